@@ -28,12 +28,13 @@ ALLOWED = {
 }
 ANYTHING = {"app"}  # the wiring: it alone names backends
 
-# Pure folders: no socket, thread, lock, clock of their own or log, whatever library it comes from.
+# Pure folders: no socket, coroutine, thread, lock or log, whatever it comes from.
 IMPURE = re.compile(
     r"^(boost/(asio|beast)\b.*|spdlog/.*|openssl/.*|opentelemetry/.*|sys/(socket|epoll|stat)\.h|unistd\.h"
     r"|netinet/.*|thread|mutex|shared_mutex|condition_variable|future|fstream|iostream|filesystem)$"
 )
-PURE = {"base", "policy"}
+IMPURE_OURS = {"base/async.hpp"}
+PURE = {"policy"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]')
 SOURCES = {".hpp", ".cpp", ".h", ".cc"}
@@ -75,6 +76,8 @@ def check_file(src, file):
         used = module_of(target)
         if used is None:
             yield f'{file}:{number}: "{target}" names no folder: write "{module}/{target}"'
+        elif module in PURE and not is_test and target in IMPURE_OURS:
+            yield f'{file}:{number}: {module} is pure and may not include "{target}"'
         elif used not in allowed:
             yield f'{file}:{number}: {module} may not include "{target}"; it may use: {", ".join(allowed)}'
 
