@@ -1,0 +1,56 @@
+#pragma once
+
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <deque>
+#include <mutex>
+
+#include "store/shared_state.hpp"
+
+namespace penstock::store {
+
+/// SharedState in this process: one mutex around pure policies. A reservation holds it for well under a microsecond; it is never
+/// held across I/O.
+class MemoryState final : public SharedState {
+ public:
+  void listen(Listener listener) override;
+  std::vector<SubjectId> declare(std::span<const SubjectSpec> specs, Now now) override;
+  [[nodiscard]] Awaitable<std::expected<void, Refusal>> reserve(ReservationRequest request) override;
+  void settle(const Settlement& settlement) noexcept override;
+  void pause(SubjectId provider, MonotonicTime until) noexcept override;
+  [[nodiscard]] bool try_retry(SubjectId provider, MonotonicTime now) noexcept override;
+  void reap(Now now) override;
+  [[nodiscard]] std::vector<SubjectView> view(Now now) override;
+
+  /// reserve() without the coroutine, for tests and benchmarks.
+  [[nodiscard]] std::expected<void, Refusal> reserve_now(const ReservationRequest& request);
+  [[nodiscard]] std::size_t open_reservations() const;
+
+ private:
+  struct Subject;
+  struct Hold;
+  struct IdHash {
+    std::size_t operator()(const AttemptId& id) const noexcept {
+      return static_cast<std::size_t>(id.sequence * 0x9E3779B97F4A7C15ULL ^ id.epoch);
+    }
+  };
+
+  [[nodiscard]] std::optional<Refusal> refusal_of(const ReservationRequest& request);
+  void finish(Hold& hold, const Settlement& settlement) noexcept;
+  void expire(Hold& hold, Now now) noexcept;
+  void correct_expired(Hold& hold, const Settlement& settlement) noexcept;
+  void note_circuit(SubjectId id, Subject& subject, MonotonicTime now) noexcept;
+
+  mutable std::mutex mutex_;
+  Listener listener_;
+  std::uint32_t next_number_ = 0;  // of limits and budgets
+  std::deque<Subject> subjects_;  // never shrinks, so that ids stay valid; forgotten ones are marked
+  boost::unordered_flat_map<AttemptId, Hold, IdHash> holds_;
+  std::deque<std::pair<MonotonicTime, AttemptId>> expired_;  // order of expiry, for forgetting
+};
+
+/// Expired reservations that are remembered for a late settlement, at most. Beyond it the oldest stays charged for good.
+inline constexpr std::size_t kMaxExpiredHolds = 100'000;
+/// ... and for so long.
+inline constexpr std::chrono::minutes kExpiredHoldKept{60};
+
+}  // namespace penstock::store
