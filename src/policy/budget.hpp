@@ -38,9 +38,11 @@ struct WindowSpan {
 
 /// One budget of one subject: `settled + held <= limit` for a hard one, at every moment (G1).
 ///
-/// A reservation is pinned to the window in which it was made; the window only moves forward, so that a clock that jumps back
-/// cannot reopen one. Reservations of the window before the current one can still end; those of older windows are counted in
-/// `stray()`. Pure; not thread-safe.
+/// A reservation is pinned to the window in which it was made; the window only moves forward, so that a clock
+/// that jumps back cannot reopen one. Reservations of the window before the current one can still end; those
+/// of older windows are counted in `stray()`. What a provider bills beyond a reservation is kept apart as
+/// `overrun`: it is never part of `settled`, but it is spent, so new reservations must fit beside it. Pure;
+/// not thread-safe.
 class Budget {
  public:
   /// Names the window of a reservation: its start.
@@ -54,20 +56,25 @@ class Budget {
   void advance(WallTime now);
   /// Whether `estimate` (>= 0) fits. A `warn` budget always says yes.
   [[nodiscard]] bool may_reserve(NanoUsd estimate) const noexcept;
-  Pin reserve(NanoUsd estimate) noexcept;                    ///< pre: may_reserve(estimate)
-  void release(Pin pin, NanoUsd reserved) noexcept;          ///< it never left: nothing was spent
+  Pin reserve(NanoUsd estimate) noexcept;            ///< pre: may_reserve(estimate)
+  void release(Pin pin, NanoUsd reserved) noexcept;  ///< it never left: nothing was spent
   /// Returns the overrun: what `actual` is beyond `reserved` (a provider billed more than its stated most).
   NanoUsd settle(Pin pin, NanoUsd reserved, NanoUsd actual) noexcept;
-  /// A late settlement of what was already charged at `charged` (an expired lease). Returns the overrun, as settle.
+  /// A late settlement of what was already charged at `charged` (an expired lease). Returns the overrun, as
+  /// settle.
   NanoUsd correct(Pin pin, NanoUsd charged, NanoUsd actual) noexcept;
 
   [[nodiscard]] NanoUsd settled() const noexcept { return current_.settled; }
   [[nodiscard]] NanoUsd held() const noexcept { return current_.held; }
   [[nodiscard]] NanoUsd overrun() const noexcept { return current_.overrun; }
+  /// All that the window has cost: settled and overrun.
+  [[nodiscard]] NanoUsd spent() const noexcept { return current_.settled + current_.overrun; }
+  /// Net spend (settlements and corrections) of windows too old to be kept.
   [[nodiscard]] NanoUsd stray() const noexcept { return stray_; }
   [[nodiscard]] WindowSpan span() const noexcept { return current_.span; }
   [[nodiscard]] const BudgetSpec& spec() const noexcept { return spec_; }
-  /// A new limit or mode holds at once; a new window or zone takes effect when the current window ends.
+  /// A new limit or mode holds at once; a new window or zone takes effect when the current window ends, and
+  /// its first window starts there.
   void reconfigure(BudgetSpec spec);
 
  private:
