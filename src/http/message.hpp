@@ -98,7 +98,7 @@ struct ResponseHead {
 
 /// Why a head or chunk is not valid: the status for a request's sender and a sentence. For responses every error is a 502.
 struct FramingError {
-  int status = 400;  ///< 400, 414, 431, 501, 505
+  int status = 400;  ///< 400, 414, 417, 431, 501, 505; 502 for responses
   std::string_view what;
 };
 
@@ -134,7 +134,31 @@ class ChunkDecoder {
   void reset() noexcept;
 
  private:
-  // completed by the implementer
+  enum class State : std::uint8_t {
+    size_start,  ///< a chunk line, no digit yet
+    size,
+    extension,
+    size_end,    ///< the LF of a chunk line
+    data,
+    data_cr,
+    data_lf,
+    trailers,
+    done,
+    failed,
+  };
+  void fail(std::string_view what) noexcept;
+  void read_size(char c) noexcept;
+  void end_size_line() noexcept;
+  std::size_t read_trailers(std::string_view bytes);
+  void end_trailer_line();
+
+  State state_ = State::size_start;
+  std::uint64_t remaining_ = 0;    ///< of the chunk; while its line is read: the size so far
+  std::uint32_t line_bytes_ = 0;   ///< of the chunk line so far
+  std::uint64_t overhead_ = 0;     ///< bytes of chunk lines beyond a fair share of their payload
+  std::size_t trailer_bytes_ = 0;  ///< of the trailer section, dropped lines included
+  std::size_t line_start_ = 0;     ///< of the unfinished line at the end of trailers_
+  std::string_view what_;
   std::string trailers_;
 };
 
