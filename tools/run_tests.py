@@ -183,11 +183,11 @@ def run_gtest(binary, keyword):
 
 
 def run_fuzzer(binary, seconds):
-    """From the seeds in tests/fuzz/corpus/<name>; what it finds goes to build/fuzz/<name>, to be kept or not."""
+    """From the seeds in tests/fuzz/corpus/<name>; what it finds goes to build/<preset>/fuzz/<name>."""
     started = time.monotonic()
     seeds = ROOT / "tests" / "fuzz" / "corpus" / binary.name
     dictionary = ROOT / "tests" / "fuzz" / f"{binary.name}.dict"
-    found = ROOT / "build" / "fuzz" / binary.name
+    found = binary.parent.parent / "fuzz" / binary.name
     (found / "corpus").mkdir(parents=True, exist_ok=True)
     (found / "crashes").mkdir(exist_ok=True)
     command = [

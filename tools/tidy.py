@@ -96,7 +96,7 @@ def main():
             ["cmake", "--preset", "dev"], cwd=ROOT, capture_output=True, text=True, check=False
         )
         if configured.returncode != 0:
-            sys.exit(configured.stdout + configured.stderr)
+            sys.exit(configured.stderr)
     commands = compile_commands(build)
     if not commands:
         sys.exit("no source to check: is the build configured?")

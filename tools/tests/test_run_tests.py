@@ -84,6 +84,9 @@ def test_a_fuzzer_that_ran_no_input_fails(tmp_path):
     program(tmp_path, "b_fuzz", "#!/bin/sh\necho 'stat::number_of_executed_units: 7'\n")
     program(tmp_path, "c_fuzz", "#!/bin/sh\necho 'stat::number_of_executed_units: 7'\nexit 77\n")
     assert last_line(tmp_path, "--only", "fuzz", "--fuzz-seconds", "1")[:2] == (1, "1 passed, 2 failed")
+    assert (
+        tmp_path / "fuzz" / "b_fuzz" / "corpus"
+    ).is_dir()  # what it finds stays with the build, not in the tree
 
 
 @pytest.mark.parametrize(
