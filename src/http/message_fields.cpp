@@ -1,5 +1,7 @@
 // Field names, field lines and the Host value.
 
+#include <cassert>
+
 #include "http/message_syntax.hpp"
 
 namespace penstock::http {
@@ -19,6 +21,7 @@ namespace {
 /// `lower` is in lower case and as long as `name`.
 template <std::size_t Size>
 bool matches(std::string_view name, const char (&lower)[Size]) noexcept {
+  assert(name.size() + 1 == Size);
   unsigned difference = 0;
   for (std::size_t i = 0; i + 1 < Size; ++i) {
     difference |= static_cast<unsigned char>(to_lower(name[i])) ^ static_cast<unsigned char>(lower[i]);
@@ -69,14 +72,15 @@ FieldId field_id(std::string_view name) noexcept {
       switch (to_lower(name[0])) {
         case 'c': return pick("content-length", FieldId::content_length);
         case 'p': return pick("penstock-cache", FieldId::penstock_cache);
-        case 'x': return pick("x-goog-api-key", FieldId::x_goog_api_key);
+        case 'x':
+          return to_lower(name[2]) == 'g' ? pick("x-goog-api-key", FieldId::x_goog_api_key)
+                                          : pick("x-penstock-key", FieldId::x_penstock_key);
         default: return FieldId::other;
       }
     case 15:
       switch (to_lower(name[2])) {
         case 'c': return pick("accept-encoding", FieldId::accept_encoding);
         case 'f': return pick("x-forwarded-for", FieldId::x_forwarded_for);
-        case 'p': return pick("x-penstock-key", FieldId::x_penstock_key);
         default: return FieldId::other;
       }
     case 16:
