@@ -84,6 +84,7 @@ std::string read_settings(const CallReader::Members& members, BillOnDisconnect& 
 }  // namespace
 
 void Provider::admin(const Request& request, Answer& answer) {
+  answer.admin = true;
   if (request.method == "POST")
     admin_post(request, answer);
   else

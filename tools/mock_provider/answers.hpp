@@ -36,6 +36,7 @@ struct Answer {
   std::unique_ptr<Stream> stream;   // instead of `body`
   std::int64_t stream_length = -1;  // its Content-Length; -1: chunked
   bool close = false;
+  bool admin = false;  // no call: not counted among those in flight
 
   // On whose bill, and what for.
   Kind kind = Kind::other;

@@ -272,7 +272,7 @@ void answer_embeddings(const Question& question, Answer& answer) {
 
 void answer_models(const Request& request, Answer& answer) {
   static constexpr std::string_view kModels[] = {"gpt-4o-mini", "gpt-4o", "text-embedding-3-small",
-                                                 "claude-3-5-haiku-latest", "gemini-2.0-flash"};
+                                                 "claude-mock", "gemini-2.0-flash"};
   bool anthropic = false;
   for (const Header& header : request.headers)
     anthropic = anthropic || equals_ignoring_case(header.name, "anthropic-version");

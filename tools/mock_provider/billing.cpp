@@ -1,7 +1,6 @@
 #include "billing.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "text.hpp"
 
@@ -18,7 +17,7 @@ void append_line(std::string& out, const Bill::Line& line) {
 template <std::size_t N>
 void copy_cut(char (&to)[N], std::string_view from) {
   const std::size_t size = std::min(from.size(), N - 1);
-  std::memcpy(to, from.data(), size);
+  std::copy_n(from.data(), size, to);
   to[size] = 0;
 }
 

@@ -3,8 +3,9 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
-#include <limits>
 #include <string_view>
+
+#include <sys/resource.h>
 
 #include "mock_provider.hpp"
 
@@ -32,6 +33,14 @@ bool read_option(std::string_view key, std::string_view value, penstock::mock::O
   return false;
 }
 
+// The usual soft limit of 1024 descriptors is too small for a load test.
+void allow_many_connections() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -44,6 +53,7 @@ int main(int argc, char** argv) {
                  argv[i], i + 1 < argc ? argv[i + 1] : "");
     return 2;
   }
+  allow_many_connections();
   try {
     penstock::mock::MockProvider provider(options);
     running = &provider;

@@ -329,6 +329,7 @@ MockProvider::Server::Read MockProvider::Server::read_request(Connection& c) {
     if (request_.path == "/early" || request_.path.starts_with("/early/")) {
       answer_.clear();
       provider_.answer_early(request_, c.arrived, answer_);
+      c.head_only = c.http10 = false;
       deliver(c, answer_);
       c.linger = true;
       return Read::refused;
@@ -384,8 +385,9 @@ void MockProvider::Server::begin(Connection& c) {
   c.http10 = request_.http10;
   c.keep_alive = request_.keep_alive;
   forget_request(c);
-  c.in_flight = true;
-  provider_.traffic.max_in_flight = std::max(++provider_.traffic.in_flight, provider_.traffic.max_in_flight);
+  c.in_flight = !answer_.admin;
+  if (c.in_flight)
+    provider_.traffic.max_in_flight = std::max(++provider_.traffic.in_flight, provider_.traffic.max_in_flight);
   c.due_ns = now_.mono_ns + answer_.latency_ns;
   if (answer_.latency_ns <= 0) return deliver(c, answer_);
   c.answer = std::move(answer_);
