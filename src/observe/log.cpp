@@ -29,7 +29,7 @@ constexpr std::size_t kBufferBytes = 1024 * 1024;
 constexpr std::size_t kFieldBytes = 512;  ///< of one text, escaped
 constexpr std::size_t kLineBytes = 8 * 1024;
 constexpr milliseconds kFlushEvery{100};
-/// A reader that takes nothing for so long holds up neither `flush` nor the end of the process any longer.
+/// Without progress for so long, neither `flush` nor the end of the process waits for a reader any longer.
 constexpr milliseconds kStall{1'000};
 /// PIPE_BUF: what a pipe or a terminal that polls as writable takes without blocking.
 constexpr std::size_t kSafeWrite = 4096;
@@ -219,11 +219,11 @@ struct Log::Impl {
   void flush() {
     std::unique_lock lock(mutex);
     const std::uint64_t target = appended;
-    // The writer's own bound on a stalled reader ends this wait too.
     while (handled < target) {
       urgent = true;
       wake.notify_one();
-      progress.wait(lock);
+      const std::uint64_t before = moved;
+      if (progress.wait_for(lock, kStall) == std::cv_status::timeout && moved == before) return;
     }
   }
 
@@ -246,7 +246,8 @@ struct Log::Impl {
     }
   }
 
-  /// Writes all of `bytes`, or drops and counts the lines that the other end does not take.
+  /// Writes all of `bytes`, waiting for a slow reader meanwhile; drops and counts the lines that cannot be
+  /// written.
   void write_out(std::string_view bytes) {
     auto since = std::chrono::steady_clock::now();
     // A line that lost its rest is ended first, so that the next one stands alone.
@@ -256,6 +257,7 @@ struct Log::Impl {
       if (n > 0) {
         mid_line = bytes[static_cast<std::size_t>(n) - 1] != '\n';
         bytes.remove_prefix(static_cast<std::size_t>(n));
+        moved += static_cast<std::uint64_t>(n);
         if (!stopping) since = std::chrono::steady_clock::now();
       } else if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
         // A full disk may have room again later; a closed pipe or descriptor stays so.
@@ -266,15 +268,13 @@ struct Log::Impl {
     drop(std::count(bytes.begin(), bytes.end(), '\n'));
   }
 
-  /// Waits until `fd` takes bytes, at most kStall after `since`.
-  [[nodiscard]] bool wait_writable(std::chrono::steady_clock::time_point since) const {
+  /// Waits until `fd` takes bytes; at the end of the process no longer than kStall after `since`.
+  [[nodiscard]] bool wait_writable(std::chrono::steady_clock::time_point since) {
     for (;;) {
-      const auto left = std::chrono::ceil<milliseconds>(since + kStall - std::chrono::steady_clock::now());
-      if (left.count() <= 0) return false;
       pollfd poller{.fd = fd, .events = POLLOUT, .revents = 0};
-      const int n = poll(&poller, 1, static_cast<int>(left.count()));
-      if (n > 0) return true;  // an error shows in the write
-      if (n == 0 || errno != EINTR) return false;
+      const int n = poll(&poller, 1, static_cast<int>(kFlushEvery.count()));
+      if (stopping && std::chrono::steady_clock::now() - since > kStall) gone = true;
+      if (gone || n > 0) return !gone;  // an error of the descriptor shows in the write
     }
   }
 
@@ -286,9 +286,10 @@ struct Log::Impl {
   const std::size_t chunk;
   Counter* const dropped;
   std::atomic<Level> level;
-  std::atomic<bool> gone{false};      ///< nobody reads any more
-  std::atomic<bool> stopping{false};  ///< from then on a slow reader gets kStall in all
-  bool mid_line = false;              ///< the writer's: the last byte written was not a line's end
+  std::atomic<bool> gone{false};        ///< nobody reads any more
+  std::atomic<bool> stopping{false};    ///< from then on a slow reader gets kStall in all
+  std::atomic<std::uint64_t> moved{0};  ///< bytes written
+  bool mid_line = false;                ///< the writer's: the last byte written was not a line's end
 
   std::mutex mutex;  ///< of all below
   std::condition_variable wake;

@@ -27,18 +27,18 @@ struct Field {
 struct CallLine {
   CallId call{};
   WallTime at{};
-  std::string_view method;
-  std::string_view provider;  ///< configured name, or empty
-  std::string_view endpoint;  ///< pattern name or "other"; raw paths and queries are never logged
-  std::string_view route;
-  std::string_view consumer;
-  std::string_view team;
-  std::string_view key;    ///< the key's configured name
-  std::string_view model;  ///< the configured price entry's name, or empty
-  std::string_view tag;    ///< Penstock-Tag, already restricted to [A-Za-z0-9_.:-]{1,64}
+  std::string_view method{};
+  std::string_view provider{};  ///< configured name, or empty
+  std::string_view endpoint{};  ///< pattern name or "other"; raw paths and queries are never logged
+  std::string_view route{};
+  std::string_view consumer{};
+  std::string_view team{};
+  std::string_view key{};    ///< the key's configured name
+  std::string_view model{};  ///< the configured price entry's name, or empty
+  std::string_view tag{};    ///< Penstock-Tag, already restricted to [A-Za-z0-9_.:-]{1,64}
   int status = 0;
-  std::string_view reason;  ///< empty: none
-  std::string_view detail;  ///< for operators; no secret
+  std::string_view reason{};  ///< empty: none
+  std::string_view detail{};  ///< for operators; no secret
   std::uint32_t attempts = 0;
   NanoUsd cost{};
   bool cost_estimated = false;

@@ -197,10 +197,12 @@ Series& Family<Series>::with(std::initializer_list<std::string_view> label_value
   if (label_values.size() != labels_.size()) throw std::logic_error("wrong number of labels for " + name_);
   const std::lock_guard lock(mutex_);
   if (const auto found = index_.find(label_values); found != index_.end()) return *found->second;
+  if (other_ != nullptr) return *other_;
   std::vector<std::string> values(label_values.begin(), label_values.end());
-  if (index_.size() >= max_series_) {
+  const bool full = index_.size() >= max_series_;
+  if (full) {
     values.assign(labels_.size(), std::string(kOther));
-    if (const auto found = index_.find(values); found != index_.end()) return *found->second;
+    if (const auto found = index_.find(values); found != index_.end()) return *(other_ = found->second);
   }
   Series* series = nullptr;
   if constexpr (std::is_same_v<Series, Histogram>) {
@@ -209,6 +211,7 @@ Series& Family<Series>::with(std::initializer_list<std::string_view> label_value
     series = &series_.emplace_back();
   }
   index_.emplace(std::move(values), series);
+  if (full) other_ = series;
   return *series;
 }
 
@@ -291,7 +294,9 @@ Metrics::Metrics()
       build_info("penstock_build_info", "1, with the version that runs.", Kind::gauge, {"version"}, kUnits),
       unmetered("penstock_unmetered_total", "Answers without readable usage, charged at their bound.",
                 Kind::counter, {"provider", "endpoint"}, kUnits),
-      retries("penstock_retries_total", "Further attempts of a call at the same provider, by how they ended.",
+      retries("penstock_retries_total",
+              "Retries at the same provider: success, failure, or no_budget for one that the retry budget "
+              "did not allow.",
               Kind::counter, {"provider", "outcome"}, kUnits),
       reservations_expired("penstock_reservations_expired_total",
                            "Reservations that nobody settled in time; they count as spent at their estimate.",

@@ -104,6 +104,7 @@ class Family {
   mutable std::mutex mutex_;
   std::map<std::vector<std::string>, Series*, LabelLess> index_;
   std::deque<Series> series_;
+  Series* other_ = nullptr;  ///< set once the family is full
 };
 
 /// The catalogue: every metric of the gateway, once. Source: contracts/metrics.yaml (a test compares names,
