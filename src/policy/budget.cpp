@@ -120,7 +120,7 @@ NanoUsd Budget::settle(Pin pin, NanoUsd reserved, NanoUsd actual) noexcept {
     add(window->settled, std::min(actual, reserved));
     add(window->overrun, overrun);
   } else {
-    add(stray_, actual);
+    stray_ += actual;
   }
   return overrun;
 }
@@ -140,7 +140,7 @@ void Budget::reconfigure(BudgetSpec spec) {
   spec_.limit = spec.limit;
   spec_.mode = spec.mode;
   next_ = std::move(spec);
-  if (current_.span == WindowSpan{}) spec_ = next_;  // nothing has begun yet
+  if (current_.span == Window{}.span) spec_ = next_;  // nothing has begun yet
 }
 
 Budget::Window* Budget::window_of(Pin pin) noexcept {

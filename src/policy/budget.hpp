@@ -79,7 +79,7 @@ class Budget {
 
  private:
   struct Window {
-    WindowSpan span{};
+    WindowSpan span{WallTime::min(), WallTime::min()};  ///< so: before the first advance
     NanoUsd settled{};
     NanoUsd held{};
     NanoUsd overrun{};

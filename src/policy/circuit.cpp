@@ -45,7 +45,8 @@ void CircuitBreaker::report(Permit permit, Outcome outcome, nanoseconds first_by
   catch_up(now);
   if (permit.epoch != epoch_) return;  // admitted before the last change of state: no longer evidence
   const bool is_slow = first_byte > spec_.slow_after;
-  if (outcome == Outcome::success || outcome == Outcome::failure) {
+  const bool counts = outcome == Outcome::success || outcome == Outcome::failure;
+  if (counts) {
     advance_window(now);
     Bucket& bucket = ring_[slot_];
     ++bucket.calls;
@@ -55,7 +56,7 @@ void CircuitBreaker::report(Permit permit, Outcome outcome, nanoseconds first_by
   }
   if (state_ == State::half_open) {
     report_trial(outcome, is_slow, now);
-  } else if (is_sick()) {
+  } else if (counts && is_sick()) {
     open_at(now, 0);
   }
 }

@@ -16,19 +16,19 @@ namespace penstock::policy {
 struct ModelPrice {
   std::int64_t input = 0;
   std::int64_t output = 0;
-  std::optional<std::int64_t> cached_input;  ///< tokens read from the provider's cache; none: as input
-  std::optional<std::int64_t> cache_write;   ///< tokens written to it; none: as input
-  std::int64_t max_output_tokens = 0;        ///< the model's own most; 0: not known
-  std::int64_t max_input_tokens = 0;         ///< the model's context; 0: not known
+  std::optional<std::int64_t> cached_input{};  ///< tokens read from the provider's cache; none: as input
+  std::optional<std::int64_t> cache_write{};   ///< tokens written to it; none: as input
+  std::int64_t max_output_tokens = 0;          ///< the model's own most; 0: not known
+  std::int64_t max_input_tokens = 0;           ///< the model's context; 0: not known
   friend bool operator==(const ModelPrice&, const ModelPrice&) = default;
 };
 
 /// A price for what the answer says was used: `quantity` found by JSON pointer (RFC 6901) or header, times
 /// `per_unit`.
 struct UnitPrice {
-  std::string name;
-  std::string pointer;  ///< "/billing/credits"; or empty
-  std::string header;   ///< "X-Credits-Used"; or empty
+  std::string name{};
+  std::string pointer{};  ///< "/billing/credits"; or empty
+  std::string header{};   ///< "X-Credits-Used"; or empty
   NanoUsd per_unit{};
   std::int64_t max_nano_units =
       1'000'000'000;  ///< the most one call can use, in billionths of a unit: reserved before
@@ -38,10 +38,10 @@ struct UnitPrice {
 /// What an attempt at a provider's endpoint costs: the sum of all parts that are set.
 struct PriceList {
   NanoUsd per_call{};
-  std::vector<UnitPrice> units;
-  std::map<std::string, ModelPrice, std::less<>> models;
-  std::optional<ModelPrice> default_model;  ///< for models that `models` does not name
-  bool charge_failures = false;             ///< whether per_call is due for answers with a status >= 400
+  std::vector<UnitPrice> units{};
+  std::map<std::string, ModelPrice, std::less<>> models{};
+  std::optional<ModelPrice> default_model{};  ///< for models that `models` does not name
+  bool charge_failures = false;               ///< whether per_call is due for answers with a status >= 400
   friend bool operator==(const PriceList&, const PriceList&) = default;
   [[nodiscard]] bool has_models() const noexcept { return !models.empty() || default_model.has_value(); }
   /// The price of a model, or default_model, or nullptr. A dated name ("gpt-4o-mini-2024-07-18") finds its
@@ -57,7 +57,7 @@ struct Usage {
   std::int64_t cache_write_tokens = 0;
   std::int64_t output_tokens = 0;
   /// In the order of PriceList::units, in billionths of a unit; -1: the answer did not say.
-  std::vector<std::int64_t> nano_units;
+  std::vector<std::int64_t> nano_units{};
   [[nodiscard]] std::int64_t total_tokens() const noexcept {
     return input_tokens + cached_input_tokens + cache_write_tokens + output_tokens;
   }
