@@ -391,6 +391,7 @@ ParseResult parse_response_head(std::string_view buffer, std::size_t max_bytes, 
                                 ResponseHead& head) {
   clear(head);
   max_bytes = std::min<std::size_t>(max_bytes, std::numeric_limits<std::uint32_t>::max());
+  if (buffer.empty()) return {};
   constexpr std::string_view kStart = "HTTP/1.";
   if (buffer.substr(0, kStart.size()) != kStart.substr(0, buffer.size()))
     return fail(kBadGateway, "not an HTTP/1 response");

@@ -142,16 +142,11 @@ bool is_host_and_port(std::string_view text) noexcept {
     }
     ++end;
   } else {
-    while (end < text.size() && text[end] != ':') {
-      if (text[end] == '%') {
-        if (text.size() - end < 3 || hex_value(text[end + 1]) < 0 || hex_value(text[end + 2]) < 0)
-          return false;
-        end += 3;
-      } else if (is(text[end], kHost)) {
-        ++end;
-      } else {
-        return false;
-      }
+    while (true) {
+      while (end < text.size() && is(text[end], kHost)) ++end;
+      if (end == text.size() || text[end] != '%') break;
+      if (text.size() - end < 3 || hex_value(text[end + 1]) < 0 || hex_value(text[end + 2]) < 0) return false;
+      end += 3;
     }
     if (end == 0) return false;
   }
