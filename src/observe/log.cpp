@@ -7,6 +7,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <limits>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -42,11 +44,6 @@ constexpr std::string_view name_of(Level level) noexcept {
     case Level::error: return "error";
   }
   return "error";
-}
-
-char* put(std::string_view text, char* out) noexcept {
-  std::memcpy(out, text.data(), text.size());
-  return out + text.size();
 }
 
 char* two_digits(unsigned value, char* out) noexcept {

@@ -239,14 +239,14 @@ TEST(LogRedact, ALineHoldsOnlyWhatWasPassed) {
   line.provider = std::string_view(around).substr(0, 6);
   const std::string text = logged([&](Log& log) {
     log.call(line);
-    log.write(Level::info, line.provider, {{line.provider, line.provider}});
+    log.write(Level::info, line.provider, {{line.provider, line.provider}, {"none", {}}});
   });
   EXPECT_THAT(text, Not(HasSubstr("sk-")));
   for (const auto& [key, value] : members(split(text)[0])) EXPECT_TRUE(known.contains(key)) << key;
   auto second = members(split(text)[1]);
   second.erase("time");
   EXPECT_THAT(second, UnorderedElementsAre(Pair("level", "info"), Pair("message", "openai"),
-                                           Pair("openai", "openai")));
+                                           Pair("openai", "openai"), Pair("none", "")));
 }
 
 TEST(LogBounds, NoInputBreaksOrBlowsUpALine) {

@@ -1,15 +1,15 @@
 #include "observe/text.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstring>
 
 namespace penstock::observe {
 namespace {
 
 constexpr std::string_view kEllipsis = "\xE2\x80\xA6";
 
-/// What a byte is in a JSON string: itself, needs an escape or replacement, or starts a sequence of UTF-8.
+/// What a byte is in a JSON string: itself, or more than that.
 enum class Byte : std::uint8_t { plain, special };
 
 constexpr auto kBytes = [] {
@@ -18,11 +18,6 @@ constexpr auto kBytes = [] {
     table[c] = c < 0x20 || c == '"' || c == '\\' || c >= 0x7F ? Byte::special : Byte::plain;
   return table;
 }();
-
-char* copy(std::string_view text, char* out) noexcept {
-  std::memcpy(out, text.data(), text.size());
-  return out + text.size();
-}
 
 /// The escape of one byte or of a C1 character, in `out` (6 bytes); returns its length.
 std::size_t escape(unsigned code, char* out) noexcept {
@@ -55,14 +50,14 @@ char* write_decimal(std::int64_t value, int decimals, char* out) noexcept {
   std::uint64_t unit = 1;
   for (int i = 0; i < decimals; ++i) unit *= 10;
   out = std::to_chars(out, out + 20, rest / unit).ptr;
-  std::uint64_t fraction = rest % unit;
+  const std::uint64_t fraction = rest % unit;
   if (fraction == 0) return out;
   *out++ = '.';
-  for (unit /= 10; fraction != 0; unit /= 10) {
-    *out++ = static_cast<char>('0' + fraction / unit);
-    fraction %= unit;
-  }
-  return out;
+  // unit + fraction has a leading 1 that stands for the zeros that a fraction may begin with.
+  char digits[20];
+  const char* end = std::to_chars(digits, digits + sizeof digits, unit + fraction).ptr;
+  while (end[-1] == '0') --end;
+  return put({digits + 1, end}, out);
 }
 
 std::size_t utf8_sequence(std::string_view text) noexcept {
@@ -81,6 +76,11 @@ std::size_t utf8_sequence(std::string_view text) noexcept {
 }
 
 char* write_json_text(std::string_view text, std::size_t bound, char* out) noexcept {
+  const bool all_plain = text.size() <= bound && std::all_of(text.begin(), text.end(), [](char c) {
+                           return kBytes[static_cast<unsigned char>(c)] == Byte::plain;
+                         });
+  if (all_plain) return put(text, out);  // nearly always
+
   const char* const start = out;
   const auto room = [&] { return bound - static_cast<std::size_t>(out - start); };
   char* fits = out;  // the last border after which the ellipsis still has room
@@ -102,8 +102,8 @@ char* write_json_text(std::string_view text, std::size_t bound, char* out) noexc
     } else {
       next = text.substr(0, used);
     }
-    if (next.size() > room()) return copy(kEllipsis, fits);
-    out = copy(next, out);
+    if (next.size() > room()) return put(kEllipsis, fits);
+    out = put(next, out);
     text.remove_prefix(used);
   }
   return out;

@@ -1,11 +1,17 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 
 /// Numbers and text as bytes, for lines and the exposition. Nothing here allocates.
 namespace penstock::observe {
+
+/// Copies `text` to `out` and returns the end.
+inline char* put(std::string_view text, char* out) noexcept {
+  return std::copy(text.begin(), text.end(), out);
+}
 
 /// Bytes that `write_decimal` needs at most: sign, 19 digits, leading zeros of a fraction and the point.
 inline constexpr std::size_t kMaxDecimal = 24;

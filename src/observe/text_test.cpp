@@ -92,6 +92,7 @@ TEST(Utf8Sequence, TakesWellFormedSequencesOnly) {
 }
 
 TEST(WriteJsonText, EscapesWhatJsonAndTerminalsMustNotSee) {
+  EXPECT_EQ(json_text({}), "");
   EXPECT_EQ(json_text("plain"), "plain");
   EXPECT_EQ(json_text("\"\\/"), R"(\"\\/)");
   EXPECT_EQ(json_text("a\nb\r\tc"), R"(a\nb\r\tc)");
