@@ -4,6 +4,8 @@
 #include <optional>
 #include <utility>
 
+#include <string.h>  // memmem: many times faster than find() on text full of quotes
+
 #include "gateway/meter/json_text.hpp"
 
 namespace penstock::gateway {
@@ -15,15 +17,13 @@ namespace {
 
 constexpr std::int64_t kNotTold = -1;
 constexpr std::int64_t kMaxTokens = 1'000'000'000'000;
-// A usage event has a few hundred bytes; what is larger is passed on without a look.
-constexpr std::size_t kMaxHeldBytes = 64 * 1024;
 
 bool is_gemini(CallKind kind) noexcept {
   return kind == CallKind::gemini_generate || kind == CallKind::gemini_stream;
 }
 
 bool contains(std::string_view text, std::string_view what) noexcept {
-  return text.find(what) != std::string_view::npos;
+  return ::memmem(text.data(), text.size(), what.data(), what.size()) != nullptr;
 }
 
 bool equals_ignoring_case(std::string_view a, std::string_view b) noexcept {
@@ -76,8 +76,9 @@ struct UsageReader::Told {
   bool has_usage = false;  // a usage object, good or not
   bool ends = false;       // beside an end of the answer: what is told now is told of all of it
   bool is_error = false;
-  Count input;   // as the provider counts: OpenAI and Gemini with cached tokens, Anthropic without
-  Count output;  // Gemini: without thoughts
+  bool is_nested = false;  // the usage stood inside another object
+  Count input;             // as the provider counts: OpenAI and Gemini with cached tokens, Anthropic without
+  Count output;            // Gemini: without thoughts
   Count total;
   Count thoughts;
   Count tool_use;
@@ -106,7 +107,6 @@ struct UsageReader::Told {
     const auto asked = *input.value + tool_use.or_zero();
     usage.cached_input_tokens += cached.or_zero();
     usage.input_tokens = asked - cached.or_zero();
-    if (usage.input_tokens < 0) return std::nullopt;
     if (kind == CallKind::openai_embeddings) return usage;
     // Some count reasoning in the total only: the larger of the two is what is billed.
     const auto rest = total.value ? *total.value - asked : 0;
@@ -146,7 +146,9 @@ struct UsageReader::Told {
   bool read_nested(ondemand::value value) {
     if (!is_type(value, json_type::object)) return true;
     return for_each_member(value, [&](std::string_view key, ondemand::value member) {
-      return key != "usage" || read_usage(member);
+      if (key != "usage") return true;
+      is_nested = true;
+      return read_usage(member);
     });
   }
 
@@ -254,7 +256,7 @@ void UsageReader::feed(std::string_view bytes) {
 
 void UsageReader::read_event(std::string_view type, std::string_view data) {
   if (data == "[DONE]" || type == "message_stop") {
-    is_final_ = true;
+    has_end_ = true;
     return;
   }
   if (!hides_output_) hides_output_ = shows_hidden_output(kind_, data);
@@ -286,33 +288,43 @@ void UsageReader::read_units(std::string_view text) {
 
 void UsageReader::take(const Told& told) {
   stream_error_ = stream_error_ || (told.is_error && format_ == Format::event_stream);
-  if (told.has_usage) {
-    is_broken_ = is_broken_ || told.is_broken();
-    if (kind_ == CallKind::anthropic_messages && format_ == Format::event_stream) {
-      take_cumulative(told);
-    } else if (auto usage = told.usage()) {
-      // The last one counts; one below what was told before is a fault of the provider.
-      if (usage->total_tokens() >= usage_.total_tokens()) {
-        usage->nano_units = std::move(usage_.nano_units);
-        usage_ = std::move(*usage);
-      }
-      has_told_ = true;
-    } else {
-      is_broken_ = true;
-    }
-  }
-  is_final_ = is_final_ || (told.ends && (told.has_usage || kind_ == CallKind::anthropic_messages));
+  if (!told.has_usage) return;
+
+  is_broken_ = is_broken_ || told.is_broken();
+  const bool is_cumulative = kind_ == CallKind::anthropic_messages && format_ == Format::event_stream;
+  const bool took = is_cumulative ? take_cumulative(told) : take_whole(told);
+  is_final_ = is_final_ || (told.ends && took);
 }
 
-/// Anthropic tells input first and output last; each count is of all so far.
-void UsageReader::take_cumulative(const Told& told) {
+/// False: the block says too little to be a usage (Vertex sends some with nothing but a traffic type).
+bool UsageReader::take_whole(const Told& told) {
+  auto usage = told.usage();
+  if (!usage) return false;
+  if (usage->input_tokens < 0) {  // more cached than read
+    is_broken_ = true;
+    return false;
+  }
+  // The last one counts; one below what was told before is a fault of the provider.
+  if (usage->total_tokens() >= usage_.total_tokens()) {
+    usage->nano_units = std::move(usage_.nano_units);
+    usage_ = std::move(*usage);
+  }
+  has_told_ = true;
+  return true;
+}
+
+/// Anthropic tells input first and output last; each count is of all so far. What message_start tells of
+/// output is none of it.
+bool UsageReader::take_cumulative(const Told& told) {
   const auto raise = [](std::int64_t& count, const Count& by) { count = std::max(count, by.or_zero()); };
   raise(usage_.input_tokens, told.input);
   raise(usage_.cached_input_tokens, told.cache_read);
   raise(usage_.cache_write_tokens, told.cache_written);
   raise(usage_.output_tokens, told.output);
   told_input_ = told_input_ || told.input.value.has_value();
-  has_told_ = told_input_ && told.output.value.has_value();
+  const bool tells_output = told.output.value.has_value() && !told.is_nested;
+  has_told_ = has_told_ || (told_input_ && tells_output);
+  return tells_output;
 }
 
 policy::Usage UsageReader::finish(bool complete) {
@@ -331,11 +343,11 @@ policy::Usage UsageReader::finish(bool complete) {
     if (complete) events_.feed("\n\n", on_event);  // some servers leave the last empty line out
     const bool may_end_without_mark =
         kind_ != CallKind::anthropic_messages && kind_ != CallKind::openai_responses;
-    is_final_ = is_final_ || (complete && may_end_without_mark && !stream_error_ && !lost_event_ &&
-                              events_.skipped() == 0);
-    if (!complete && !is_final_) forget_running_units();
+    has_end_ = has_end_ || (complete && may_end_without_mark);
+    if (!complete && !has_end_ && !is_final_) forget_running_units();
   }
-  usage_.known = has_told_ && is_final_ && !is_broken_;
+  const bool is_last = is_final_ || (has_end_ && !stream_error_ && !lost_event_ && events_.skipped() == 0);
+  usage_.known = has_told_ && is_last && !is_broken_;
   std::string().swap(body_);
   return usage_;
 }
@@ -356,99 +368,5 @@ std::int64_t UsageReader::output_token_bound() const noexcept {
 }
 
 bool UsageReader::saw_stream_error() const noexcept { return stream_error_; }
-
-namespace {
-
-/// The event that OpenAI adds for stream_options.include_usage.
-bool is_usage_event(std::string_view block) {
-  if (!contains(block, "\"usage\"") || !contains(block, "\"choices\"")) return false;
-  bool is = false;
-  http::EventStreamParser(block.size()).feed(block, [&](const http::EventStreamParser::Event& event) {
-    bool has_no_choices = false;
-    bool has_usage = false;
-    const bool whole = with_json(event.data, [&](ondemand::value root) {
-      return is_type(root, json_type::object) &&
-             for_each_member(root, [&](std::string_view key, ondemand::value value) {
-               if (key == "usage") has_usage = is_type(value, json_type::object);
-               if (key == "choices" && is_type(value, json_type::array)) {
-                 has_no_choices = true;
-                 return for_each_element(value, [&](ondemand::value) {
-                   has_no_choices = false;
-                   return true;
-                 });
-               }
-               return true;
-             });
-    });
-    is = whole && has_no_choices && has_usage;
-  });
-  return is;
-}
-
-/// Bytes before the first LF or CR. In blocks, so that many CRs do not scan all that follows for an LF each
-/// time.
-std::size_t line_size(std::string_view text) noexcept {
-  constexpr std::size_t kBlock = 512;
-  for (std::size_t start = 0; start < text.size(); start += kBlock) {
-    const auto block = text.substr(start, kBlock);
-    const auto line = block.substr(0, block.find('\n'));
-    const auto cr = line.find('\r');
-    if (cr != std::string_view::npos) return start + cr;
-    if (line.size() != block.size()) return start + line.size();
-  }
-  return text.size();
-}
-
-}  // namespace
-
-void InjectedUsageFilter::feed(std::string_view bytes, std::string& out) {
-  while (!bytes.empty()) {
-    if (std::exchange(after_cr_, false) && bytes.front() == '\n') {
-      if (!drop_lf_) (held_.empty() ? out : held_) += '\n';
-      bytes.remove_prefix(1);
-      continue;
-    }
-    const auto size = line_size(bytes);
-    const bool has_end = size < bytes.size();
-    auto& to = is_passing_ ? out : held_;
-    to.append(bytes.substr(0, size + (has_end ? 1 : 0)));
-    line_is_empty_ = line_is_empty_ && size == 0;
-    if (has_end) {
-      after_cr_ = bytes[size] == '\r';
-      drop_lf_ = false;
-      if (std::exchange(line_is_empty_, true)) end_event(out);
-      bytes.remove_prefix(size + 1);
-    } else {
-      bytes = {};
-    }
-    if (held_.size() > kMaxHeldBytes) {
-      out.append(held_);
-      held_.clear();
-      is_passing_ = true;
-    }
-  }
-}
-
-void InjectedUsageFilter::end_event(std::string& out) {
-  if (std::exchange(is_passing_, false)) return;
-  if (!is_usage_event(held_)) {
-    out.append(held_);
-  } else {
-    drop_lf_ = true;
-    // Comments between the lines of the event are the provider's own: they stay.
-    for (std::string_view rest = held_; !rest.empty();) {
-      auto size = line_size(rest);
-      size += rest.substr(size).starts_with("\r\n") ? 2 : 1;
-      if (rest.starts_with(':')) out.append(rest.substr(0, size));
-      rest.remove_prefix(std::min(size, rest.size()));
-    }
-  }
-  held_.clear();
-}
-
-void InjectedUsageFilter::finish(std::string& out) {
-  out.append(held_);
-  held_.clear();
-}
 
 }  // namespace penstock::gateway

@@ -49,7 +49,8 @@ class UsageReader {
   void read_event(std::string_view type, std::string_view data);
   void read_units(std::string_view text);
   void take(const Told& told);
-  void take_cumulative(const Told& told);
+  bool take_whole(const Told& told);
+  bool take_cumulative(const Told& told);
   void forget_running_units();
 
   CallKind kind_;
@@ -63,7 +64,8 @@ class UsageReader {
   bool has_pointers_ = false;  // any unit is found by pointer: each event is parsed
   bool told_input_ = false;
   bool has_told_ = false;    // usage_ holds token counts
-  bool is_final_ = false;    // ... of the whole answer
+  bool is_final_ = false;    // ... told beside an end of the answer: those of all of it
+  bool has_end_ = false;     // the stream came to its end
   bool is_broken_ = false;   // a count made no sense
   bool lost_event_ = false;  // an event that may have told usage could not be read
   bool stream_error_ = false;
