@@ -100,7 +100,8 @@ void read_credential(Reader& reader, const Node& node, const std::string& owner,
   } else if (scheme_node == nullptr && is_same_word(out.header, "authorization")) {
     scheme = "Bearer";
   }
-  if (node.kind == Node::Kind::mapping && fields.find("value") == nullptr && fields.find("file") == nullptr) {
+  const bool is_mapping = node.kind == Node::Kind::mapping || node.kind == Node::Kind::null;
+  if (is_mapping && fields.find("value") == nullptr && fields.find("file") == nullptr) {
     reader.mistakes.add(fields.mark(), fmt::format("{} has neither value nor file", fields.where()),
                         "expected value: ${NAME}, or file: PATH");
     return;
