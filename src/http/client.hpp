@@ -77,6 +77,8 @@ class UpstreamConnection {
   [[nodiscard]] bool reusable() const noexcept { return body_done_ && keep_alive_ && begin_ == end_ && !spoilt_; }
   [[nodiscard]] bool reused() const noexcept { return uses_ > 1; }
   void cancel() noexcept { transport_.cancel(); }
+  /// A buffer for the request's head that lives as long as the connection.
+  [[nodiscard]] std::string& head_buffer() noexcept { return head_buffer_; }
   [[nodiscard]] Transport& transport() noexcept { return transport_; }
 
  private:
@@ -86,6 +88,7 @@ class UpstreamConnection {
 
   Transport transport_;
   const Upstream* upstream_;
+  std::string head_buffer_;
   std::unique_ptr<char[]> data_;
   std::size_t capacity_ = 0;
   std::size_t begin_ = 0;

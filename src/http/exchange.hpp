@@ -81,6 +81,8 @@ class Exchange {
   /// The last piece, the end of the body and trailers (field lines with CRLF; only for chunked bodies and HTTP/1.1).
   [[nodiscard]] Awaitable<bool> finish(std::string_view piece = {}, std::string_view trailers = {});
 
+  /// Forgets a head that has not gone: another response will be begun.
+  void abandon_response() noexcept { begun_ = false; }
   [[nodiscard]] bool response_begun() const noexcept { return begun_; }
   [[nodiscard]] bool head_sent() const noexcept { return head_sent_; }
   [[nodiscard]] bool finished() const noexcept { return finished_; }

@@ -1,0 +1,105 @@
+#include <boost/container/static_vector.hpp>
+
+#include "gateway/phases/phases.hpp"
+
+namespace penstock::gateway {
+namespace {
+
+constexpr std::int64_t kMaxRetryAfterSeconds = 86'400;
+
+Error cannot_price(std::string message) {
+  return {.reason = Reason::caller_invalid, .status = 400, .message = std::move(message), .detail = {}, .retry_after = {}};
+}
+
+/// Finds what the attempt may use at most and what that costs.
+std::optional<Error> price(Call& call, Attempt& attempt) {
+  const policy::PriceList& prices = *attempt.endpoint->prices;
+  if (attempt.endpoint->reads_request) {
+    const CallKind kind = call_kind(attempt.provider->config->api, call.path);
+    if (!call.facts_read) {
+      call.facts = read_request(kind, call.path, call.body);
+      call.facts_read = true;
+    }
+    if (!call.facts.model.empty()) {
+      const policy::ModelPrice* const model = prices.find_model(call.facts.model);
+      if (model == nullptr)
+        return cannot_price("This model has no price here; the operator can add it to prices.models or set "
+                            "prices.default_model.");
+      attempt.model = attempt.provider->model_of(model);
+      if (call.facts.has_unbounded_input && model->max_input_tokens == 0)
+        return cannot_price("The tokens of images, audio, files or earlier answers have no bound here; the operator can "
+                            "set max_input_tokens for this model.");
+      attempt.bound = bound_of(call.facts, model, attempt.provider->config->default_max_output_tokens);
+    }
+  }
+  const auto estimate =
+      policy::estimate_cost(prices, attempt.model == nullptr ? nullptr : attempt.model->price, attempt.bound);
+  if (!estimate) return cannot_price("This call could cost more than any budget can hold.");
+  attempt.estimate = *estimate;
+  return std::nullopt;
+}
+
+Error refusal_error(const Call& call, const Attempt& attempt, const store::Refusal& refusal) {
+  Error error{.reason = refusal.reason, .status = 0, .message = {}, .detail = {}, .retry_after = {}};
+  if (refusal.retry_after != nanoseconds::max())
+    error.retry_after = std::clamp(std::chrono::ceil<seconds>(refusal.retry_after), seconds{1},
+                                   seconds{kMaxRetryAfterSeconds});
+  const std::string& provider = attempt.provider->config->name;
+  switch (refusal.reason) {
+    case Reason::policy_budget_exceeded:
+      if (call.snapshot->config.budget_status_402) error.status = 402;
+      error.message = refusal.retry_after == nanoseconds::max()
+                          ? "This call could cost more than the whole budget."
+                          : "The budget has no room for what this call could cost until its window ends.";
+      break;
+    case Reason::policy_circuit_open:
+      error.message = "Provider " + provider + " is failing; its circuit is open.";
+      break;
+    case Reason::policy_rate_limited:
+      error.message = refusal.retry_after == nanoseconds::max() ? "This call is larger than the whole limit."
+                                                                : "A limit for provider " + provider + " is used up.";
+      break;
+    default: error.message = info(refusal.reason).title; break;
+  }
+  error.detail = "subject " + std::to_string(refusal.subject);
+  return error;
+}
+
+}  // namespace
+
+Awaitable<Step> admit(Call& call, Attempt& attempt, bool is_retry) {
+  if (auto error = price(call, attempt)) co_return refuse_call(call, std::move(*error));
+  boost::container::static_vector<store::SubjectId, store::kMaxSubjects> subjects;
+  subjects.push_back(attempt.provider->subject);
+  if (attempt.endpoint->subject) subjects.push_back(*attempt.endpoint->subject);
+  if (call.route != nullptr && call.route->subject) subjects.push_back(*call.route->subject);
+  if (call.key)
+    for (const store::SubjectId subject : call.key->subjects) subjects.push_back(subject);
+
+  call.now = read_clocks();
+  attempt.id = {call.services.epoch, call.worker.sequence()};
+  attempt.began = call.now.mono;
+  const store::ReservationRequest request{.id = attempt.id,
+                                          .subjects = subjects,
+                                          .estimate = attempt.estimate,
+                                          .tokens = attempt.bound.input_tokens + attempt.bound.output_tokens,
+                                          .lease = attempt.provider->lease,
+                                          .is_retry = is_retry,
+                                          .now = call.now};
+  const auto held = co_await call.services.state.reserve(request);
+  if (held) {
+    attempt.provider->admitted->add();
+    co_return Step::next;
+  }
+  const Reason reason = held.error().reason;
+  attempt.provider->refused
+      .get(static_cast<std::uint32_t>(reason),
+           [&]() -> observe::Counter& {
+             return call.services.metrics.admissions.with({attempt.provider->config->name, "refuse", info(reason).name});
+           })
+      .add();
+  attempt.reason = reason;
+  co_return refuse_call(call, refusal_error(call, attempt, held.error()));
+}
+
+}  // namespace penstock::gateway

@@ -1,0 +1,559 @@
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "gateway/meter/usage_reader.hpp"
+#include "gateway/phases/forward_request.hpp"
+#include "gateway/phases/phases.hpp"
+
+namespace penstock::gateway {
+namespace {
+
+using http::UpstreamFault;
+using CircuitOutcome = policy::CircuitBreaker::Outcome;
+using Piece = http::UpstreamConnection::Piece;
+
+/// A provider's Retry-After holds admission back for at most so long: a wrong value must not stop a provider for good.
+constexpr std::chrono::minutes kMaxPause{10};
+
+CircuitOutcome circuit_outcome(int status) noexcept {
+  switch (status) {
+    case 500:
+    case 502:
+    case 503:
+    case 504:
+    case 529: return CircuitOutcome::failure;
+    default: return status < 400 ? CircuitOutcome::success : CircuitOutcome::neutral;
+  }
+}
+
+/// What a provider's own refusal means; it is passed on all the same.
+std::optional<Reason> reason_of(int status) noexcept {
+  if (status == 401 || status == 403) return Reason::provider_credential_rejected;
+  if (status == 429) return Reason::provider_rate_limited;
+  if (status >= 500) return Reason::provider_error;
+  return std::nullopt;
+}
+
+Error fault_error(UpstreamFault fault, const std::string& provider, std::string detail) {
+  Error error;
+  error.detail = std::move(detail);
+  switch (fault) {
+    case UpstreamFault::unreachable:
+      error.reason = Reason::provider_unreachable;
+      error.message = "Provider " + provider + " cannot be reached.";
+      break;
+    case UpstreamFault::timeout:
+      error.reason = Reason::provider_timeout;
+      error.message = "Provider " + provider + " did not answer in time.";
+      break;
+    case UpstreamFault::closed:
+      error.reason = Reason::provider_error;
+      error.message = "Provider " + provider + " ended the connection without an answer.";
+      break;
+    case UpstreamFault::invalid:
+    case UpstreamFault::none:
+      error.reason = Reason::provider_invalid_response;
+      error.message = "Provider " + provider + " sent something that is not valid HTTP.";
+      break;
+  }
+  return error;
+}
+
+bool is_dropped(const http::Field& field, bool limited) noexcept {
+  if (field.hop_by_hop || field.id == http::FieldId::content_length) return true;
+  const std::string_view name = field.name;
+  // Names that we answer with ourselves.
+  if (name.size() >= 9 && http::equals_ignoring_case(name.substr(0, 9), "penstock-")) return true;
+  return limited && (http::equals_ignoring_case(name, "x-ratelimit-limit") ||
+                     http::equals_ignoring_case(name, "x-ratelimit-remaining") ||
+                     http::equals_ignoring_case(name, "x-ratelimit-reset") || http::equals_ignoring_case(name, "ratelimit") ||
+                     http::equals_ignoring_case(name, "ratelimit-policy"));
+}
+
+bool media_type_is(std::string_view content_type, std::string_view wanted) noexcept {
+  return content_type.size() >= wanted.size() && http::equals_ignoring_case(content_type.substr(0, wanted.size()), wanted);
+}
+
+/// One attempt on the wire. Its destructor settles the reservation if nothing else did: also when the coroutine is destroyed.
+class Forwarding {
+ public:
+  Forwarding(Call& call, Attempt& attempt, RetryDecision& decision)
+      : call_(call),
+        exchange_(call.exchange),
+        attempt_(attempt),
+        decision_(decision),
+        provider_(*attempt.provider),
+        pool_(call.generation->pools[provider_.index]),
+        kind_(call_kind(provider_.config->api, call.path)),
+        deadline_(attempt.began + provider_.config->timeouts.total) {}
+  ~Forwarding() {
+    if (settled_) return;
+    if (sent_) charge_unknown();
+    settle_as(CircuitOutcome::abandoned);
+  }
+  Forwarding(const Forwarding&) = delete;
+  Forwarding& operator=(const Forwarding&) = delete;
+
+  Awaitable<Outcome> run() {
+    choose_body();
+    for (bool fresh = false;; fresh = true) {
+      if (UpstreamFault fault = co_await connect(fresh); fault != UpstreamFault::none) co_return co_await fail(fault);
+      UpstreamFault fault = co_await send_request();
+      if (fault == UpstreamFault::none) fault = co_await read_answer_head();
+      if (fault == UpstreamFault::none) break;
+      // A kept connection that the provider had already ended: nothing was worked on, as far as one can know.
+      const bool stale = connection_->reused() && fault == UpstreamFault::closed && call_.body_is_whole && !fresh &&
+                         (!sent_ || policy::is_idempotent(exchange_.request.method));
+      if (!stale) co_return co_await fail(fault);
+      sent_ = false;
+    }
+    co_return co_await pass_on();
+  }
+
+ private:
+  void choose_body() {
+    body_ = call_.body;
+    if (kind_ == CallKind::openai_chat && provider_.config->stream_usage == config::StreamUsage::inject &&
+        call_.facts_read && call_.facts.stream && !call_.facts.asks_for_stream_usage) {
+      if (call_.changed_body.empty())
+        if (auto changed = with_stream_usage(call_.body)) call_.changed_body = std::move(*changed);
+      if (!call_.changed_body.empty()) {
+        body_ = call_.changed_body;
+        usage_injected_ = true;
+      }
+    }
+  }
+
+  Awaitable<UpstreamFault> connect(bool fresh) {
+    if (!fresh) connection_ = pool_->try_idle(attempt_.began);
+    if (connection_ && !fresh) co_return UpstreamFault::none;
+    auto lease = co_await pool_->acquire(http::UpstreamPool::Want::fresh, deadline_);
+    connection_ = std::move(lease.connection);
+    detail_ = std::move(lease.error.what);
+    co_return connection_ ? UpstreamFault::none : UpstreamFault::unreachable;
+  }
+
+  Awaitable<UpstreamFault> send_request() {
+    std::string& head = connection_->head_buffer();
+    const bool whole = call_.body_is_whole;
+    build_request_head(call_, attempt_, whole ? std::optional(body_.size()) : std::nullopt, head);
+    const std::string_view pieces[] = {head, whole ? body_ : std::string_view{}};
+    const UpstreamFault fault = co_await connection_->send(pieces, deadline_);
+    if (fault != UpstreamFault::none) {
+      detail_ = "ended while the request was sent";
+      sent_ = sent_ || !connection_->reused() || fault == UpstreamFault::timeout;
+      co_return fault;
+    }
+    sent_ = true;
+    if (!whole) co_return co_await stream_body();
+    co_return UpstreamFault::none;
+  }
+
+  /// Passes a large body on as it comes, until it ends or the provider has answered without waiting for it.
+  Awaitable<UpstreamFault> stream_body() {
+    using namespace boost::asio::experimental::awaitable_operators;
+    const bool chunked = exchange_.request.body == http::BodyKind::chunked;
+    for (;;) {
+      http::error_code readable;
+      auto next = co_await (exchange_.read_body() || connection_->wait_readable(readable));
+      if (next.index() == 1) {
+        // An early answer; what is left of the body is not read, so the caller's connection ends with it.
+        exchange_.close_after();
+        answered_early_ = true;
+        co_return UpstreamFault::none;
+      }
+      const http::BodyPiece piece = std::get<0>(next);
+      if (piece.fault != http::BodyFault::none) {
+        caller_fault_ = piece.fault;
+        co_return UpstreamFault::closed;
+      }
+      char size[24];
+      if (!piece.data.empty()) {
+        const std::string_view header =
+            chunked ? std::string_view{size, http::write_chunk_header(piece.data.size(), size)} : std::string_view{};
+        const std::string_view pieces[] = {header, piece.data, chunked ? "\r\n" : ""};
+        if (co_await connection_->send(pieces, deadline_) != UpstreamFault::none) {
+          // It may have answered before it stopped reading.
+          answered_early_ = true;
+          exchange_.close_after();
+          co_return UpstreamFault::none;
+        }
+      }
+      if (!piece.done) continue;
+      if (chunked) {
+        const std::string_view end[] = {"0\r\n\r\n"};
+        co_return co_await connection_->send(end, deadline_);
+      }
+      co_return UpstreamFault::none;
+    }
+  }
+
+  Awaitable<UpstreamFault> read_answer_head() {
+    const bool to_head = exchange_.request.method == "HEAD";
+    const MonotonicTime first_byte_deadline =
+        std::min(deadline_, MonotonicTime{std::chrono::steady_clock::now()} + provider_.config->timeouts.first_byte);
+    for (;;) {
+      http::UpstreamError error = co_await connection_->read_head(answer_, to_head, first_byte_deadline);
+      if (error.fault != UpstreamFault::none) {
+        detail_ = std::move(error.what);
+        co_return error.fault;
+      }
+      if (answer_.status >= 200) break;
+      if (answer_.status == 101) {
+        detail_ = "switched protocols without being asked";
+        co_return UpstreamFault::invalid;
+      }
+      if (answer_.status == 100) continue;  // ours to the caller went before the body was read
+      std::string interim;
+      http::append_status_line(interim, answer_.status);
+      for (const http::Field& field : answer_.fields)
+        if (!is_dropped(field, false)) http::append_field(interim, field.name, field.value);
+      interim.append("\r\n");
+      (void)co_await exchange_.send_interim(interim);
+    }
+    attempt_.status = answer_.status;
+    attempt_.first_byte = std::chrono::steady_clock::now() - attempt_.began;
+    co_return UpstreamFault::none;
+  }
+
+  /// No answer: what that costs, and whether something may follow.
+  Awaitable<Outcome> fail(UpstreamFault fault) {
+    if (caller_fault_ != http::BodyFault::none) {
+      const bool gone = caller_fault_ == http::BodyFault::client_gone;
+      call_.refusal = Error{.reason = gone ? Reason::caller_cancelled : Reason::caller_invalid,
+                            .status = caller_fault_ == http::BodyFault::too_large ? 413
+                                      : caller_fault_ == http::BodyFault::timeout ? 408
+                                                                                  : 0,
+                            .message = "The request body did not arrive whole.",
+                            .detail = {},
+                            .retry_after = {}};
+      attempt_.reason = call_.refusal->reason;
+      charge_unknown();
+      settle_as(CircuitOutcome::abandoned);
+      co_return Outcome::failed;
+    }
+    call_.refusal = fault_error(fault, provider_.config->name, detail_);
+    attempt_.reason = call_.refusal->reason;
+    if (sent_) charge_unknown();
+    settle_as(CircuitOutcome::failure);
+    (void)decision_.may_follow(!sent_, std::nullopt);
+    co_return Outcome::failed;
+  }
+
+  std::optional<nanoseconds> retry_after() const {
+    if (const http::Field* field = http::find(answer_.fields, "retry-after-ms")) {
+      std::int64_t ms = 0;
+      const auto [end, error] = std::from_chars(field->value.data(), field->value.data() + field->value.size(), ms);
+      if (error == std::errc{} && ms >= 0 && ms <= 86'400'000) return milliseconds{ms};
+    }
+    const http::Field* field = http::find(answer_.fields, http::FieldId::retry_after);
+    if (field == nullptr) return std::nullopt;
+    const auto now = std::chrono::floor<seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    const auto ms = http::parse_retry_after_ms(field->value, now);
+    return ms ? std::optional<nanoseconds>{milliseconds{*ms}} : std::nullopt;
+  }
+
+  UsageReader::Format answer_format() const noexcept {
+    if (answer_.status >= 400 || answer_.body == http::BodyKind::none) return UsageReader::Format::none;
+    const http::Field* const encoding = http::find(answer_.fields, http::FieldId::content_encoding);
+    if (encoding != nullptr && !http::equals_ignoring_case(encoding->value, "identity")) return UsageReader::Format::none;
+    const http::Field* const type = http::find(answer_.fields, http::FieldId::content_type);
+    if (type == nullptr) return UsageReader::Format::none;
+    if (media_type_is(type->value, "text/event-stream")) return UsageReader::Format::event_stream;
+    return UsageReader::Format::json;  // also when it is called something else: the reader finds out
+  }
+
+  Awaitable<Outcome> pass_on() {
+    attempt_.reason = reason_of(answer_.status);
+    const auto after = retry_after();
+    if (answer_.status == 429 && after)
+      call_.services.state.pause(provider_.subject, std::chrono::steady_clock::now() + std::min<nanoseconds>(*after, kMaxPause));
+    if (answer_.status >= 400 && decision_.may_replace(answer_.status, after)) {
+      call_.refusal = Error{.reason = attempt_.reason.value_or(Reason::provider_error),
+                            .status = 0,
+                            .message = "Provider " + provider_.config->name + " answered " + std::to_string(answer_.status) + ".",
+                            .detail = {},
+                            .retry_after = after ? std::optional(std::chrono::ceil<seconds>(*after)) : std::nullopt};
+      charge_failure();
+      settle_as(circuit_outcome(answer_.status));
+      // A short answer is read so that the connection can be kept.
+      if (Piece rest = connection_->buffered_body(); rest.done) pool_->release(std::move(connection_));
+      co_return Outcome::failed;
+    }
+    const bool reads = attempt_.endpoint->reads_answer;
+    const auto format = reads ? answer_format() : UsageReader::Format::none;
+    UsageReader meter(kind_, attempt_.endpoint->prices->units, format, provider_.config->max_metered_bytes);
+    if (!attempt_.endpoint->prices->units.empty())
+      for (const http::Field& field : answer_.fields) meter.header(field.name, field.value);
+    const bool bodiless = exchange_.request.method == "HEAD" || answer_.status == 204 || answer_.status == 304;
+    begin_answer();
+
+    std::string collected;
+    Piece piece;
+    if (bodiless) {
+      conclude(meter, true);
+      append_cost();
+      exchange_.end_head(answer_.has_content_length && answer_.status != 204 ? std::optional(answer_.content_length) : std::nullopt,
+                         http::Exchange::Body::bodiless);
+      finish_connection();
+      (void)co_await exchange_.finish();
+      co_return Outcome::replied;
+    }
+
+    piece = connection_->buffered_body();
+    if (format == UsageReader::Format::json) {
+      // The cost stands in the head, so the answer is collected first, up to a bound.
+      if (!co_await collect(piece, collected)) co_return co_await fail(collect_fault_);
+      if (piece.done) {
+        meter.feed(piece.data);
+        conclude(meter, true);
+        append_cost();
+        exchange_.end_head(piece.data.size());
+        const std::string_view body = piece.data;
+        (void)co_await exchange_.finish(body);
+        finish_connection();
+        co_return Outcome::replied;
+      }
+    } else if (!reads) {
+      // Nothing in the body changes the cost: it is known now.
+      settle_cost(meter, true);
+      append_cost();
+    }
+    // Small and complete already: one write.
+    if (piece.done && !reads) {
+      conclude(meter, true);
+      exchange_.end_head(piece.data.size());
+      (void)co_await exchange_.finish(piece.data);
+      finish_connection();
+      co_return Outcome::replied;
+    }
+    cost_trailer_ = reads && exchange_.request.accepts_trailers && !answer_.has_content_length;
+    if (cost_trailer_) exchange_.head().append("Trailer: Penstock-Cost\r\n");
+    exchange_.end_head(answer_.body == http::BodyKind::length && !usage_injected_ ? std::optional(answer_.content_length)
+                                                                                   : std::nullopt);
+    co_return co_await stream(meter, piece);
+  }
+
+  void begin_answer() {
+    exchange_.begin_response(answer_.status);
+    std::string& head = exchange_.head();
+    for (const http::Field& field : answer_.fields)
+      if (!is_dropped(field, call_.limited)) http::append_field(head, field.name, field.value);
+    append_answer_fields(call_, head);
+    if (attempt_.reason) http::append_field(head, "Penstock-Reason", info(*attempt_.reason).name);
+  }
+
+  void append_cost() {
+    char cost[24];
+    http::append_field(exchange_.head(), "Penstock-Cost", {cost, format_usd_to(call_.cost(), cost)});
+  }
+
+  /// Reads on until the answer is whole (piece.done: in `piece`) or larger than what is collected (then what there is).
+  Awaitable<bool> collect(Piece& piece, std::string& collected) {
+    if (piece.done) co_return true;
+    if (answer_.body == http::BodyKind::length) {
+      if (answer_.content_length > provider_.config->max_metered_bytes) co_return true;
+      collected.reserve(answer_.content_length);
+    }
+    for (;;) {
+      collected.append(piece.data);
+      if (piece.fault != UpstreamFault::none) {
+        collect_fault_ = piece.fault;
+        detail_ = piece.what;
+        exchange_.abandon_response();
+        co_return false;
+      }
+      if (piece.done || collected.size() > provider_.config->max_metered_bytes) break;
+      piece = co_await connection_->read_body(next_deadline());
+    }
+    piece.data = collected;
+    co_return true;
+  }
+
+  MonotonicTime next_deadline() const {
+    return std::min(deadline_, MonotonicTime{std::chrono::steady_clock::now()} + provider_.config->timeouts.between_bytes);
+  }
+
+  /// Passes the body on piece by piece. A caller who leaves does not end it: what the provider bills is read to its end, within
+  /// bounds, or cut where the provider stops billing by that.
+  Awaitable<Outcome> stream(UsageReader& meter, Piece piece) {
+    InjectedUsageFilter filter;
+    std::string filtered;
+    std::uint64_t drained = 0;
+    MonotonicTime drain_deadline = MonotonicTime::max();
+    for (;;) {
+      if (attempt_.endpoint->reads_answer) meter.feed(piece.data);
+      std::string_view out = piece.data;
+      if (usage_injected_) {
+        filtered.clear();
+        filter.feed(piece.data, filtered);
+        if (piece.done) filter.finish(filtered);
+        out = filtered;
+      }
+      if (piece.done) {
+        if (!settled_) conclude(meter, true);
+        co_await send_last(out);
+        finish_connection();
+        co_return Outcome::replied;
+      }
+      if (piece.fault != UpstreamFault::none) {
+        detail_ = piece.what;
+        cut_by_provider(meter, piece.fault);
+        if (!exchange_.client_gone() && !out.empty()) (void)co_await exchange_.send(out);
+        exchange_.close_after();  // an answer without its end: the caller must see that
+        co_return Outcome::replied;
+      }
+      if (!exchange_.client_gone()) {
+        if (out.empty() && exchange_.head_sent()) {
+          // held back by the filter
+        } else if (!co_await exchange_.send(out)) {
+          drain_deadline = MonotonicTime{std::chrono::steady_clock::now()} + provider_.config->drain_timeout;
+          if (provider_.config->on_disconnect == config::OnDisconnect::cancel) {
+            cut_by_caller(meter);
+            co_return Outcome::replied;
+          }
+        }
+      } else {
+        drained += piece.data.size();
+        if (drained > provider_.config->drain_bytes) {
+          cut_by_caller(meter);
+          co_return Outcome::replied;
+        }
+      }
+      piece = co_await connection_->read_body(std::min(next_deadline(), drain_deadline));
+      if (exchange_.client_gone() && piece.fault == UpstreamFault::timeout) {
+        cut_by_caller(meter);
+        co_return Outcome::replied;
+      }
+    }
+  }
+
+  Awaitable<void> send_last(std::string_view out) {
+    std::string trailers = connection_->trailers();
+    if (cost_trailer_) {
+      char cost[24];
+      http::append_field(trailers, "Penstock-Cost", {cost, format_usd_to(call_.cost(), cost)});
+    }
+    (void)co_await exchange_.finish(out, trailers);
+  }
+
+  /// What the answer cost, by what was read of it.
+  void settle_cost(UsageReader& meter, bool complete) {
+    const policy::PriceList& prices = *attempt_.endpoint->prices;
+    attempt_.usage = meter.finish(complete);
+    if (answer_.status >= 400 && !attempt_.usage.known) {
+      charge_failure();
+      return;
+    }
+    const auto cost = policy::actual_cost(prices, attempt_.model == nullptr ? nullptr : attempt_.model->price,
+                                          tightened_bound(meter), attempt_.usage);
+    attempt_.cost = cost.amount;
+    attempt_.cost_estimated = cost.estimated;
+    attempt_.ending = store::Ending::actual;
+  }
+
+  /// A stream that told no usage cannot have cost more than the text that it sent.
+  policy::UsageBound tightened_bound(const UsageReader& meter) const {
+    policy::UsageBound bound = attempt_.bound;
+    if (const std::int64_t output = meter.output_token_bound(); output >= 0)
+      bound.output_tokens = std::min(bound.output_tokens, output);
+    return bound;
+  }
+
+  void conclude(UsageReader& meter, bool complete) {
+    if (attempt_.ending != store::Ending::actual) settle_cost(meter, complete);
+    CircuitOutcome outcome = circuit_outcome(answer_.status);
+    if (meter.saw_stream_error()) {
+      outcome = CircuitOutcome::failure;
+      attempt_.reason = Reason::provider_error;
+    }
+    settle_as(outcome);
+  }
+
+  void cut_by_provider(UsageReader& meter, UpstreamFault fault) {
+    attempt_.reason = fault == UpstreamFault::timeout   ? Reason::provider_timeout
+                      : fault == UpstreamFault::invalid ? Reason::provider_invalid_response
+                                                        : Reason::provider_error;
+    if (attempt_.ending != store::Ending::actual) {
+      // It may go on on the provider's side: only what it told is sure, and only its most is safe.
+      attempt_.usage = meter.finish(false);
+      if (attempt_.usage.known)
+        settle_cost(meter, false);
+      else
+        charge_unknown();
+    }
+    settle_as(CircuitOutcome::failure);
+  }
+
+  void cut_by_caller(UsageReader& meter) {
+    attempt_.reason = Reason::caller_cancelled;
+    if (attempt_.ending != store::Ending::actual) {
+      attempt_.usage = meter.finish(false);
+      // Where hanging up ends the bill, the text that was sent bounds it; a drain that reached its bound proves nothing.
+      if (provider_.config->on_disconnect == config::OnDisconnect::cancel)
+        settle_cost(meter, false);
+      else
+        charge_unknown();
+    }
+    settle_as(circuit_outcome(answer_.status));
+  }
+
+  /// An answer with an error status: free, unless configured otherwise.
+  void charge_failure() {
+    const policy::PriceList& prices = *attempt_.endpoint->prices;
+    attempt_.cost = prices.charge_failures ? prices.per_call : NanoUsd{};
+    attempt_.ending = store::Ending::actual;
+  }
+
+  /// It may have been billed, and nobody will tell.
+  void charge_unknown() {
+    if (provider_.config->charge_unknown) {
+      attempt_.cost = attempt_.estimate;
+      attempt_.cost_estimated = attempt_.estimate > NanoUsd{};
+      attempt_.ending = store::Ending::estimate;
+    } else {
+      attempt_.ending = store::Ending::released;
+    }
+  }
+
+  void settle_as(CircuitOutcome outcome) {
+    if (settled_) return;
+    settled_ = true;
+    settle(call_, attempt_, outcome);
+  }
+
+  void finish_connection() {
+    if (!answered_early_) pool_->release(std::move(connection_));
+    connection_.reset();
+  }
+
+  Call& call_;
+  http::Exchange& exchange_;
+  Attempt& attempt_;
+  RetryDecision& decision_;
+  const ProviderPlan& provider_;
+  std::shared_ptr<http::UpstreamPool> pool_;
+  CallKind kind_;
+  MonotonicTime deadline_;
+  std::unique_ptr<http::UpstreamConnection> connection_;
+  http::ResponseHead answer_;
+  std::string_view body_;
+  std::string detail_;
+  UpstreamFault collect_fault_ = UpstreamFault::none;
+  http::BodyFault caller_fault_ = http::BodyFault::none;
+  bool usage_injected_ = false;
+  bool answered_early_ = false;
+  bool cost_trailer_ = false;
+  bool sent_ = false;
+  bool settled_ = false;
+};
+
+}  // namespace
+
+Awaitable<Outcome> forward(Call& call, Attempt& attempt, RetryDecision& decision) {
+  Forwarding forwarding(call, attempt, decision);
+  co_return co_await forwarding.run();
+}
+
+}  // namespace penstock::gateway

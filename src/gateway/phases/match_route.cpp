@@ -1,0 +1,142 @@
+#include "gateway/phases/phases.hpp"
+
+namespace penstock::gateway {
+namespace {
+
+Error invalid(int status, std::string message) {
+  return {.reason = Reason::caller_invalid, .status = status, .message = std::move(message), .detail = {}, .retry_after = {}};
+}
+
+/// "." and ".." segments, percent-encoded or not: a server behind us could take them for another path than the one that was
+/// matched and priced, or climb out of the base URL's path.
+bool has_dot_segment(std::string_view path) noexcept {
+  if (path.find('.') == std::string_view::npos && path.find('%') == std::string_view::npos) return false;
+  std::size_t begin = 0;
+  while (begin <= path.size()) {
+    std::size_t end = path.find_first_of("/\\", begin);
+    if (end == std::string_view::npos) end = path.size();
+    std::string_view segment = path.substr(begin, end - begin);
+    int dots = 0;
+    bool other = segment.empty();
+    while (!segment.empty() && !other) {
+      if (segment.front() == '.') {
+        segment.remove_prefix(1);
+        ++dots;
+      } else if (segment.size() >= 3 && segment[0] == '%' && segment[1] == '2' && (segment[2] | 0x20) == 'e') {
+        segment.remove_prefix(3);
+        ++dots;
+      } else {
+        other = true;
+      }
+    }
+    if (!other && dots <= 2) return true;
+    begin = end + 1;
+  }
+  return false;
+}
+
+bool may_use(const Call& call, std::string_view kind, std::string_view name) noexcept {
+  if (!call.key || call.key->allow.empty()) return true;
+  return std::ranges::any_of(call.key->allow, [&](std::string_view allowed) {
+    return allowed.size() == kind.size() + 1 + name.size() && allowed.starts_with(kind) && allowed[kind.size()] == ':' &&
+           allowed.ends_with(name);
+  });
+}
+
+/// The order in which a route's targets are tried: as listed, or by weight without repetition.
+void order_targets(Call& call) {
+  const RoutePlan& route = *call.route;
+  call.targets.assign(route.targets.begin(), route.targets.end());
+  if (route.config->strategy == config::Strategy::weighted && route.targets.size() > 1) {
+    boost::container::small_vector<std::uint32_t, 8> weights(route.weights.begin(), route.weights.end());
+    std::uint64_t total = route.total_weight;
+    for (std::size_t i = 0; i + 1 < call.targets.size() && total > 0; ++i) {
+      std::uint64_t pick = call.worker.random() % total;
+      std::size_t chosen = i;
+      while (pick >= weights[chosen]) pick -= weights[chosen++];
+      total -= weights[chosen];
+      std::swap(weights[i], weights[chosen]);
+      std::swap(call.targets[i], call.targets[chosen]);
+    }
+  }
+  if (!route.config->fallback) call.targets.resize(1);
+}
+
+bool is_one_of(std::string_view value, std::initializer_list<std::string_view> allowed) noexcept {
+  return std::ranges::any_of(allowed, [&](std::string_view each) { return http::equals_ignoring_case(each, value); });
+}
+
+/// "2s", "500ms", "0".
+bool is_wait(std::string_view value) noexcept {
+  const std::size_t digits = value.find_first_not_of("0123456789");
+  if (digits == 0 || value.empty() || value.size() > 12) return false;
+  return digits == std::string_view::npos || is_one_of(value.substr(digits), {"ms", "s", "m"});
+}
+
+bool is_tag(std::string_view value) noexcept {
+  return !value.empty() && value.size() <= 64 && std::ranges::all_of(value, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == ':' ||
+           c == '-';
+  });
+}
+
+std::optional<Error> check_steering(Call& call) {
+  for (const http::Field& field : call.exchange.request.fields) {
+    switch (field.id) {
+      case http::FieldId::penstock_lane:
+        if (!is_one_of(field.value, {"interactive", "standard", "batch"}))
+          return invalid(400, "Penstock-Lane must be interactive, standard or batch.");
+        break;
+      case http::FieldId::penstock_wait:
+        if (!is_wait(field.value)) return invalid(400, "Penstock-Wait must be a duration such as 500ms, 2s or 1m.");
+        break;
+      case http::FieldId::penstock_cache:
+        if (!is_one_of(field.value, {"bypass", "only", "refresh"}))
+          return invalid(400, "Penstock-Cache must be bypass, only or refresh.");
+        if (is_one_of(field.value, {"only"})) return invalid(400, "Penstock-Cache: only has no cache to answer from here.");
+        break;
+      case http::FieldId::penstock_tag:
+        if (!is_tag(field.value)) return invalid(400, "Penstock-Tag must be 1 to 64 of A-Z a-z 0-9 _ . : -");
+        call.tag = field.value;
+        break;
+      default: break;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Step match_route(Call& call) {
+  const http::RequestHead& request = call.exchange.request;
+  const std::string_view path = request.path;
+  const std::string_view kind = path.starts_with("/p/") ? "provider" : "route";
+  const std::size_t slash = path.find('/', 3);
+  const std::string_view name = path.substr(3, slash == std::string_view::npos ? slash : slash - 3);
+  call.path = slash == std::string_view::npos ? std::string_view{"/"} : path.substr(slash);
+
+  if (kind == "provider") {
+    const auto found = call.snapshot->provider_by_name.find(name);
+    if (found == call.snapshot->provider_by_name.end())
+      return refuse_call(call, invalid(404, "No provider of this name is configured."));
+    call.targets.push_back(found->second);
+  } else {
+    const auto found = call.snapshot->route_by_name.find(name);
+    if (found == call.snapshot->route_by_name.end())
+      return refuse_call(call, invalid(404, "No route of this name is configured."));
+    call.route = found->second;
+    order_targets(call);
+  }
+  if (!may_use(call, kind, name))
+    return refuse_call(call, {.reason = Reason::caller_forbidden,
+                              .status = 0,
+                              .message = "This consumer may not use that " + std::string(kind) + ".",
+                              .detail = {},
+                              .retry_after = {}});
+  if (has_dot_segment(call.path)) return refuse_call(call, invalid(400, "The path has a . or .. segment."));
+  if (request.method == "CONNECT") return refuse_call(call, invalid(405, "CONNECT is not offered here."));
+  if (auto error = check_steering(call)) return refuse_call(call, std::move(*error));
+  return Step::next;
+}
+
+}  // namespace penstock::gateway

@@ -1,0 +1,72 @@
+#include "gateway/pipeline.hpp"
+
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "gateway/phases/phases.hpp"
+
+namespace penstock::gateway {
+namespace {
+
+using Phase = Step (*)(Call&);
+
+/// What a call passes before its body is read, top to bottom. Change the order only together with the reason beside it.
+constexpr Phase kBeforeTheBody[] = {
+    authenticate,  // first: every later limit is per key
+    limit_caller,  // local memory only: sheds load before any other work
+    match_route,   // after the limit: probing for names is limited too
+};
+
+Awaitable<void> pause(Call& call, nanoseconds wait) {
+  http::Timer timer(call.worker.io);
+  timer.expires_after(wait);
+  http::error_code ignored;
+  co_await timer.async_wait(asio::redirect_error(asio::use_awaitable_t<Executor>{}, ignored));
+  call.waited += wait;
+}
+
+/// Tries the targets in their order, each as often as its retry policy allows; each attempt has its own reservation.
+/// True: the caller has an answer.
+Awaitable<bool> make_attempts(Call& call) {
+  std::optional<Error> provider_failure;  // more telling than the refusal of what would have followed
+  for (std::size_t target = 0; target < call.targets.size(); ++target) {
+    const ProviderPlan& provider = *call.targets[target];
+    const bool has_fallback = target + 1 < call.targets.size();
+    for (std::uint32_t number = 1;; ++number) {
+      Attempt attempt;
+      attempt.provider = &provider;
+      attempt.endpoint = &provider.endpoint_of(call.exchange.request.method, call.path);
+      if (co_await admit(call, attempt, number > 1) == Step::refuse) break;
+      call.refusal.reset();
+      Attempt& admitted = call.attempts.emplace_back(std::move(attempt));
+      RetryDecision decision(call, admitted, number, has_fallback);
+      if (co_await forward(call, admitted, decision) == Outcome::replied) co_return true;
+      provider_failure = call.refusal;
+      if (decision.next() == RetryDecision::Next::none) co_return false;
+      if (decision.next() == RetryDecision::Next::next_target) break;
+      co_await pause(call, decision.wait());
+    }
+  }
+  if (provider_failure) call.refusal = std::move(provider_failure);
+  co_return false;
+}
+
+Awaitable<bool> go(Call& call) {
+  for (const Phase phase : kBeforeTheBody)
+    if (phase(call) == Step::refuse) co_return false;
+  // Before admission: the body bounds the cost. After authentication: strangers send us nothing.
+  if (co_await read_request_body(call) == Step::refuse) co_return false;
+  co_return co_await make_attempts(call);
+}
+
+}  // namespace
+
+Awaitable<void> run_call(http::Exchange& exchange, Worker& worker) {
+  Call call(exchange, worker);
+  call.id = {worker.services.epoch, worker.sequence()};
+  call.now = exchange.arrived;
+  if (!co_await go(call)) co_await respond(call);
+  record(call);  // after the answer: it never delays one
+}
+
+}  // namespace penstock::gateway
