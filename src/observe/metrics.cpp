@@ -295,9 +295,8 @@ Metrics::Metrics()
       unmetered("penstock_unmetered_total", "Answers without readable usage, charged at their bound.",
                 Kind::counter, {"provider", "endpoint"}, kUnits),
       retries("penstock_retries_total",
-              "Retries at the same provider: success, failure, or no_budget for one that the retry budget "
-              "did not allow.",
-              Kind::counter, {"provider", "outcome"}, kUnits),
+              "Retries of a provider's failed attempts: made, or refused by the retry budget.", Kind::counter,
+              {"provider", "outcome"}, kUnits),
       reservations_expired("penstock_reservations_expired_total",
                            "Reservations that nobody settled in time; they count as spent at their estimate.",
                            Kind::counter, {}, kUnits),

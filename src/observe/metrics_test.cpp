@@ -318,6 +318,24 @@ TEST(Catalogue, IsTheManual) {
   EXPECT_THAT(rows, ElementsAre()) << "no such metric";
 }
 
+// Values that the contract lists stand in the manual, in a row of their label.
+TEST(Catalogue, TheManualNamesEveryLabelValue) {
+  const std::string manual = source_file("docs/metrics.md");
+  const YAML::Node root = YAML::LoadFile(PENSTOCK_SOURCE_DIR "/contracts/metrics.yaml");
+  for (const auto& entry : root["metrics"])
+    for (const auto& label : entry.second["labels"]) {
+      std::string values;
+      for (const auto& value : root["label_sets"][label.second.as<std::string>()]["values"])
+        values += (values.empty() ? "`" : ", `") + value.as<std::string>() + "`";
+      std::istringstream lines(manual);
+      bool found = false;
+      for (std::string line; std::getline(lines, line);)
+        found |=
+            line.starts_with("| `" + label.first.as<std::string>() + "` | ") && line.ends_with(values + " |");
+      EXPECT_TRUE(found) << label.first << ": " << values;
+    }
+}
+
 TEST(Catalogue, NewRegistryShowsEveryFamily) {
   const std::string page = Metrics{}.exposition();
   for (const auto& [name, d] : contract()) {
