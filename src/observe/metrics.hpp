@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/time.hpp"
@@ -85,6 +86,9 @@ class Family {
   /// As many values as labels, in their order; anything else is a bug and throws std::logic_error.
   Series& with(std::initializer_list<std::string_view> label_values);
   void write(std::string& out) const;  ///< HELP, TYPE and every series in the text exposition format
+  /// Calls `f(label_values, series)` for every series, in the order of their labels. For reports: it copies pointers.
+  template <class F>
+  void visit(F&& f) const;
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] Kind kind() const noexcept { return kind_; }
   [[nodiscard]] const std::vector<std::string>& labels() const noexcept { return labels_; }
@@ -106,6 +110,19 @@ class Family {
   std::deque<Series> series_;
   Series* other_ = nullptr;  ///< set once the family is full
 };
+
+template <class Series>
+template <class F>
+void Family<Series>::visit(F&& f) const {
+  // Only the pointers are taken under the lock: nothing is ever erased, and `f` may take its time.
+  std::vector<std::pair<const std::vector<std::string>*, const Series*>> all;
+  {
+    const std::lock_guard lock(mutex_);
+    all.reserve(index_.size());
+    for (const auto& [values, series] : index_) all.emplace_back(&values, series);
+  }
+  for (const auto& [values, series] : all) f(*values, *series);
+}
 
 /// The catalogue: every metric of the gateway, once. Source: contracts/metrics.yaml (a test compares names,
 /// kinds and labels).
