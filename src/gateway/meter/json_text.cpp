@@ -15,6 +15,7 @@ JsonScratch& JsonScratch::of_this_thread() noexcept {
 }
 
 simdjson::error_code JsonScratch::parse(std::string_view text, ondemand::document& document) noexcept {
+  if (text.empty()) return simdjson::EMPTY;
   if (text.size() > std::numeric_limits<std::uint32_t>::max() / 2) return simdjson::CAPACITY;
   if (text.size() > capacity_ || padded_ == nullptr) {
     const auto capacity = std::bit_ceil(std::max<std::size_t>(text.size(), 4096));

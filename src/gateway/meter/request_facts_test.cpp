@@ -195,6 +195,7 @@ TEST(RequestFactsTest, WhatIsNoJsonObjectHasTheBytesOnly) {
     EXPECT_EQ(facts.input_token_bound, static_cast<std::int64_t>(body.size()));
   }
   EXPECT_FALSE(chat("").has_unbounded_input);
+  EXPECT_FALSE(chat({}).is_json_object);
   EXPECT_EQ(chat("").input_token_bound, 0);
   // Deep but valid, where nobody looks and where somebody does.
   EXPECT_TRUE(chat(R"({"metadata":)" + deep + "}").is_json_object);

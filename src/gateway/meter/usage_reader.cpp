@@ -23,7 +23,7 @@ bool is_gemini(CallKind kind) noexcept {
 }
 
 bool contains(std::string_view text, std::string_view what) noexcept {
-  return ::memmem(text.data(), text.size(), what.data(), what.size()) != nullptr;
+  return !text.empty() && ::memmem(text.data(), text.size(), what.data(), what.size()) != nullptr;
 }
 
 bool equals_ignoring_case(std::string_view a, std::string_view b) noexcept {
@@ -293,6 +293,7 @@ void UsageReader::take(const Told& told) {
   is_broken_ = is_broken_ || told.is_broken();
   const bool is_cumulative = kind_ == CallKind::anthropic_messages && format_ == Format::event_stream;
   const bool took = is_cumulative ? take_cumulative(told) : take_whole(told);
+  most_output_ = std::max(most_output_, usage_.output_tokens);
   is_final_ = is_final_ || (told.ends && took);
 }
 
@@ -364,7 +365,7 @@ void UsageReader::forget_running_units() {
 
 std::int64_t UsageReader::output_token_bound() const noexcept {
   if (format_ != Format::event_stream || kind_ == CallKind::other || hides_output_) return -1;
-  return std::max(bytes_, usage_.output_tokens);
+  return std::max(bytes_, most_output_);
 }
 
 bool UsageReader::saw_stream_error() const noexcept { return stream_error_; }

@@ -60,8 +60,9 @@ class UsageReader {
   std::string body_;  // of a JSON answer
   http::EventStreamParser events_;
   policy::Usage usage_;
-  std::int64_t bytes_ = 0;     // of a stream, all of them
-  bool has_pointers_ = false;  // any unit is found by pointer: each event is parsed
+  std::int64_t bytes_ = 0;        // of a stream, all of them
+  std::int64_t most_output_ = 0;  // output tokens told so far
+  bool has_pointers_ = false;     // any unit is found by pointer: each event is parsed
   bool told_input_ = false;
   bool has_told_ = false;    // usage_ holds token counts
   bool is_final_ = false;    // ... told beside an end of the answer: those of all of it

@@ -405,6 +405,16 @@ TEST(UsageReaderTest, ErrorsInsideStreamsAreSeen) {
                         "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"error\\\": 1\"}}]}\n\n"));
 }
 
+// Found by the fuzzer: of two usages with one total the last counts, but the bound does not fall.
+TEST(UsageReaderTest, TheBoundHoldsTheMostOutputTold) {
+  UsageReader reader(CallKind::openai_chat, kNoUnits, Format::event_stream, kMaxBytes);
+  reader.feed("data: {\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":900}}\n\n");
+  EXPECT_EQ(reader.output_token_bound(), 900);
+  reader.feed("data: {\"usage\":{\"prompt_tokens\":801,\"completion_tokens\":100}}\n\n");
+  EXPECT_EQ(reader.output_token_bound(), 900);
+  EXPECT_EQ(tokens_of(reader.finish(true)), (Tokens{.input = 801, .output = 100}));
+}
+
 // Reasoning is billed and not sent: bytes that passed bound nothing then.
 TEST(UsageReaderTest, HiddenOutputHasNoByteBound) {
   const auto bound = [](CallKind kind, std::string_view bytes) {
@@ -440,6 +450,11 @@ TEST(UsageReaderTest, ALastEventWithoutItsEmptyLineCountsWhereTheStreamIsComplet
   const std::string text = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1}}";
   EXPECT_EQ(stream(CallKind::openai_chat, text, true), (Tokens{.input = 5, .output = 1}));
   EXPECT_EQ(stream(CallKind::openai_chat, text, false), std::nullopt);
+}
+
+// Found by the fuzzer: a field without a colon has no value at all, not even an address.
+TEST(UsageReaderTest, EventsWithoutDataTellNothing) {
+  EXPECT_EQ(stream(CallKind::openai_chat, "data\n\ndata:\n\nevent\n\n"), std::nullopt);
 }
 
 TEST(UsageReaderTest, AnEventThatCannotBeReadMayHaveToldMore) {
