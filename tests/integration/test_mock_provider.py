@@ -637,6 +637,14 @@ def test_a_stream_is_cut_at_every_offset(mock):
         assert got.split(b"\r\n\r\n", 1)[1] == whole[:offset]
 
 
+# A bound that the body just fits is none: the answer is whole and the connection goes on.
+@pytest.mark.parametrize("key", ["cut_after_bytes", "stall_after_bytes"])
+def test_a_cut_at_the_end_of_the_body_is_no_cut(mock, key):
+    size = len(mock.raw(GET % b"/status/200").split(b"\r\n\r\n", 1)[1])
+    request = b"GET /status/200 HTTP/1.1\r\nHost: m\r\nX-Mock: %s=%d\r\n\r\n" % (key.encode(), size)
+    assert mock.raw(request + GET % b"/status/200").count(b'{"status":200}') == 2
+
+
 # --- the bill ---
 
 
@@ -721,6 +729,15 @@ def test_a_client_that_leaves_before_the_answer(mock, setting, calls):
         mock.await_stats(in_flight=1)
     mock.await_stats(disconnects=1, in_flight=0)
     assert mock.get("bill")["total"]["calls"] == calls
+
+
+def test_sent_bills_what_went_out_before_the_provider_cut(mock):
+    mock.admin("settings", bill_on_disconnect="sent")
+    body = json.dumps({**CHAT, "stream": True}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\nX-Mock: cut_after_bytes=1500\r\n\r\n"
+    words = mock.raw(head % len(body) + body).count(b'"delta":{"content":"')
+    billed = mock.get("bill")["total"]["completion_tokens"]
+    assert 0 < words <= billed <= words + 1 < 42  # the word that was cut through counts
 
 
 def test_sent_bills_whole_answers_in_full(mock, openai_client):
