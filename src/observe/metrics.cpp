@@ -233,16 +233,9 @@ void Family<Series>::write(std::string& out) const {
   out += name_of(kind_);
   out += '\n';
 
-  // Only the pointers are taken under the lock: nothing is ever erased, and a scrape must not hold up a
-  // `with`.
-  std::vector<std::pair<const std::vector<std::string>*, const Series*>> all;
-  {
-    const std::lock_guard lock(mutex_);
-    all.reserve(index_.size());
-    for (const auto& [values, series] : index_) all.emplace_back(&values, series);
-  }
-  for (const auto& [values, series] : all)
-    append_series(out, name_, label_pairs(labels_, *values), *series, scale_);
+  visit([&](const std::vector<std::string>& values, const Series& series) {
+    append_series(out, name_, label_pairs(labels_, values), series, scale_);
+  });
 }
 
 template class Family<Counter>;

@@ -86,7 +86,8 @@ class Family {
   /// As many values as labels, in their order; anything else is a bug and throws std::logic_error.
   Series& with(std::initializer_list<std::string_view> label_values);
   void write(std::string& out) const;  ///< HELP, TYPE and every series in the text exposition format
-  /// Calls `f(label_values, series)` for every series, in the order of their labels. For reports: it copies pointers.
+  /// Calls `f(label_values, series)` for every series, in the order of their labels. For reports: it copies
+  /// pointers.
   template <class F>
   void visit(F&& f) const;
   [[nodiscard]] const std::string& name() const noexcept { return name_; }

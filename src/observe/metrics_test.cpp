@@ -139,6 +139,20 @@ TEST(FamilyWith, CountsUnderOtherAlsoWhereThatWasASeriesBefore) {
   EXPECT_EQ(family.size(), 2U);
 }
 
+// A report may make series of the same family while it looks: no lock is held meanwhile.
+TEST(FamilyVisit, ShowsEverySeriesInOrderAndHoldsNoLock) {
+  Family<Counter> family("c_total", "C.", Kind::counter, {"a", "b"}, {0});
+  family.with({"x", "2"}).add(2);
+  family.with({"x", "1"}).add(1);
+  std::vector<std::string> seen;
+  family.visit([&](const std::vector<std::string>& values, const Counter& series) {
+    seen.push_back(values[0] + values[1] + '=' + std::to_string(series.value()));
+    family.with({"new", values[1]});
+  });
+  EXPECT_THAT(seen, ElementsAre("x1=1", "x2=2"));
+  EXPECT_EQ(family.size(), 4U);
+}
+
 // Workers add while others make series and a scraper reads: no count is lost, no page contradicts itself.
 TEST(FamilyThreads, AddMakeAndWriteTogether) {
   constexpr int kThreads = 4;
