@@ -734,7 +734,8 @@ def test_a_client_that_leaves_before_the_answer(mock, setting, calls):
 def test_sent_bills_what_went_out_before_the_provider_cut(mock):
     mock.admin("settings", bill_on_disconnect="sent")
     body = json.dumps({**CHAT, "stream": True}).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\nX-Mock: cut_after_bytes=1500\r\n\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n"
+    head += b"X-Mock: cut_after_bytes=1500\r\n\r\n"
     words = mock.raw(head % len(body) + body).count(b'"delta":{"content":"')
     billed = mock.get("bill")["total"]["completion_tokens"]
     assert 0 < words <= billed <= words + 1 < 42  # the word that was cut through counts

@@ -54,9 +54,8 @@ class ChatStream final : public TokenStream {
     for (std::int64_t i = 0; i < choices_; ++i) {
       const ChunkInPlace chunk(out, framed);
       head(out);
-      append(
-          out, R"({"index":)", i,
-          R"(,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null})");
+      append(out, R"({"index":)", i, R"(,"delta":{"role":"assistant","content":"","refusal":null},)",
+             R"("logprobs":null,"finish_reason":null})");
       tail(out);
     }
   }
@@ -112,8 +111,8 @@ void append_response(std::string& out, std::string_view model, std::string_view 
          R"(","error":null,"incomplete_details":)", cut ? R"({"reason":"max_output_tokens"})" : "null",
          R"(,"instructions":null,"metadata":{},"model":)", model, R"(,"output":[)");
   if (done) append_response_item(out, cut ? "incomplete" : "completed", text, true);
-  out +=
-      R"(],"parallel_tool_calls":true,"temperature":1.0,"tool_choice":"auto","tools":[],"top_p":1.0,"usage":)";
+  out += R"(],"parallel_tool_calls":true,"temperature":1.0,"tool_choice":"auto","tools":[],)"
+         R"("top_p":1.0,"usage":)";
   if (done && with_usage)
     append_responses_usage(out, *usage);
   else

@@ -387,7 +387,8 @@ void MockProvider::Server::begin(Connection& c) {
   forget_request(c);
   c.in_flight = !answer_.admin;
   if (c.in_flight)
-    provider_.traffic.max_in_flight = std::max(++provider_.traffic.in_flight, provider_.traffic.max_in_flight);
+    provider_.traffic.max_in_flight =
+        std::max(++provider_.traffic.in_flight, provider_.traffic.max_in_flight);
   c.due_ns = now_.mono_ns + answer_.latency_ns;
   if (answer_.latency_ns <= 0) return deliver(c, answer_);
   c.answer = std::move(answer_);
