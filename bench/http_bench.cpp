@@ -89,9 +89,8 @@ BENCHMARK(decode_chunks)->Arg(64)->Arg(4096);
 void read_events(benchmark::State& state) {
   std::string stream;
   for (int i = 0; i < 32; ++i) {
-    stream +=
-        R"(data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"delta":{"content":"word"}}]})"
-        "\n\n";
+    stream += R"(data: {"id":"chatcmpl-1","object":"chunk","choices":[{"delta":{"content":"word"}}]})"
+              "\n\n";
   }
   EventStreamParser parser;
   for (auto _ : state) {

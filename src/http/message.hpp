@@ -1,13 +1,14 @@
 #pragma once
 
-#include <boost/container/small_vector.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 
-/// HTTP/1.1 heads and chunks over a caller's buffer: strict, zero-copy (views into the buffer), no allocation for a message of
-/// ordinary size. RFC 9110, RFC 9112. Ambiguous framing is refused, never repaired
+#include <boost/container/small_vector.hpp>
+
+/// HTTP/1.1 heads and chunks over a caller's buffer: strict, zero-copy (views into the buffer), no allocation
+/// for a message of ordinary size. RFC 9110, RFC 9112. Ambiguous framing is refused, never repaired
 /// (docs/decisions/0003-own-http-framing-over-asio.md).
 namespace penstock::http {
 
@@ -54,8 +55,9 @@ struct Field {
   std::string_view name;
   std::string_view value;  ///< without surrounding whitespace
   FieldId id = FieldId::other;
-  /// Ends at the next hop: Connection, Keep-Alive, Proxy-Connection, TE, Transfer-Encoding, Upgrade, Trailer where the message is
-  /// not chunked, Proxy-Authenticate/-Authorization, and every field that Connection names.
+  /// Ends at the next hop: Connection, Keep-Alive, Proxy-Connection, TE, Transfer-Encoding, Upgrade, Trailer
+  /// where the message is not chunked, Proxy-Authenticate/-Authorization, and every field that Connection
+  /// names but Host and Content-Length.
   bool hop_by_hop = false;
 };
 using FieldList = boost::container::small_vector<Field, 24>;
@@ -65,7 +67,7 @@ using FieldList = boost::container::small_vector<Field, 24>;
 
 enum class BodyKind : std::uint8_t {
   none,
-  length,       ///< Content-Length bytes
+  length,  ///< Content-Length bytes
   chunked,
   until_close,  ///< responses only
 };
@@ -76,7 +78,7 @@ struct RequestHead {
   std::string_view path;    ///< origin-form path, also of an absolute-form target; "*" for asterisk-form
   std::string_view query;   ///< without '?'; empty: none
   bool has_query = false;
-  int minor_version = 1;    ///< HTTP/1.x
+  int minor_version = 1;  ///< HTTP/1.x
   FieldList fields;
   BodyKind body = BodyKind::none;
   std::uint64_t content_length = 0;
@@ -96,7 +98,8 @@ struct ResponseHead {
   bool keep_alive = true;
 };
 
-/// Why a head or chunk is not valid: the status for a request's sender and a sentence. For responses every error is a 502.
+/// Why a head or chunk is not valid: the status for a request's sender and a sentence. For responses every
+/// error is a 502.
 struct FramingError {
   int status = 400;  ///< 400, 414, 417, 431, 501, 505; 502 for responses
   std::string_view what;
@@ -109,12 +112,15 @@ struct ParseResult {
   FramingError error{};
 };
 
-/// Parses the head at the start of `buffer` (at most one CRLF before a request line is skipped, RFC 9112 2.2). Heads above
-/// `max_bytes` fail with 431 (414 while the request line is not complete), also when incomplete. More than 200 fields: 431.
-[[nodiscard]] ParseResult parse_request_head(std::string_view buffer, std::size_t max_bytes, RequestHead& head);
+/// Parses the head at the start of `buffer` (at most one CRLF before a request line is skipped, RFC
+/// 9112 2.2). Heads above `max_bytes` fail with 431 (414 while the request line is not complete), also when
+/// incomplete. More than 200 fields: 431.
+[[nodiscard]] ParseResult parse_request_head(std::string_view buffer, std::size_t max_bytes,
+                                             RequestHead& head);
 
 /// `to_head`: the request was HEAD, so there is no body whatever the fields say.
-[[nodiscard]] ParseResult parse_response_head(std::string_view buffer, std::size_t max_bytes, bool to_head, ResponseHead& head);
+[[nodiscard]] ParseResult parse_response_head(std::string_view buffer, std::size_t max_bytes, bool to_head,
+                                              ResponseHead& head);
 
 /// Takes chunked framing off a body as it comes.
 class ChunkDecoder {
@@ -124,12 +130,13 @@ class ChunkDecoder {
     std::size_t payload = 0;   ///< bytes of payload, moved together to the front of the input
     bool done = false;         ///< the last chunk and the trailers are read
     bool failed = false;
-    std::string_view what;     ///< of a failure
+    std::string_view what;  ///< of a failure
   };
-  /// Reads as much as it can. Chunk extensions are skipped (bounded), bare LF, signs, blanks and overflow refused.
+  /// Reads as much as it can. Chunk extensions are skipped (bounded), bare LF, signs, blanks and overflow
+  /// refused.
   [[nodiscard]] Step decode(char* data, std::size_t size);
-  /// The trailer section's field lines ("Name: value\r\n"...), without those that must not be in trailers (framing, routing,
-  /// authentication, hop-by-hop fields). At most 8 KiB, else the decoder fails.
+  /// The trailer section's field lines ("Name: value\r\n"...), without those that must not be in trailers
+  /// (framing, routing, authentication, hop-by-hop fields). At most 8 KiB, else the decoder fails.
   [[nodiscard]] const std::string& trailers() const noexcept { return trailers_; }
   void reset() noexcept;
 
@@ -138,7 +145,7 @@ class ChunkDecoder {
     size_start,  ///< a chunk line, no digit yet
     size,
     extension,
-    size_end,    ///< the LF of a chunk line
+    size_end,  ///< the LF of a chunk line
     data,
     data_cr,
     data_lf,
@@ -176,8 +183,9 @@ std::size_t write_chunk_header(std::size_t size, char* out) noexcept;
 /// IMF-fixdate, RFC 850 and asctime forms, to Unix seconds.
 [[nodiscard]] std::optional<std::int64_t> parse_http_date(std::string_view text);
 
-/// Retry-After as seconds or a date (given the wall clock), also the tolerant forms in the wild ("56.5"); retry-after-ms is the
-/// caller's business. Milliseconds, capped at 24 h.
-[[nodiscard]] std::optional<std::int64_t> parse_retry_after_ms(std::string_view value, std::int64_t now_unix_seconds);
+/// Retry-After as seconds or a date (given the wall clock), also the tolerant forms in the wild ("56.5");
+/// retry-after-ms is the caller's business. Milliseconds, capped at 24 h.
+[[nodiscard]] std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,
+                                                               std::int64_t now_unix_seconds);
 
 }  // namespace penstock::http

@@ -1,5 +1,5 @@
-"""HTTP over bare sockets: a client that sends exactly the given bytes, and a provider that answers with exactly
-the given bytes and takes only canonical requests. Client libraries would repair or hide the framing."""
+"""HTTP over bare sockets: a client that sends exactly the given bytes, and a provider that answers with
+exactly the given bytes and takes only canonical requests. Client libraries would repair or hide the framing."""
 
 import contextlib
 import re

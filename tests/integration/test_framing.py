@@ -1,5 +1,5 @@
-"""Message framing through the real gateway: what is ambiguous never reaches a provider, and what does reach it
-is exactly one canonical request."""
+"""Message framing through the real gateway: what is ambiguous never reaches a provider, and what does
+reach it is exactly one canonical request."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ SMUGGLED = b"GET /p/origin/smuggled HTTP/1.1\r\n" + HEAD + b"\r\n"
 
 @pytest.fixture
 def framed(start_gateway):
-    """A function that starts a scripted provider and a gateway in front of it, and ends both after the test."""
+    """A function that starts a scripted provider and a gateway in front of it; both end with the test."""
     upstreams = []
 
     def start(answer=None, on_head=None, listen=""):
@@ -65,7 +65,7 @@ def post(body, path=b"/", fields=b""):
 
 
 def check_trick(gateway, raw):
-    """None, or what went wrong: refused with the connection closed, or exactly one request for /trick upstream."""
+    """What went wrong, or None: refused and the connection closed, or exactly one request upstream."""
     before = len(gateway.upstream.requests)
     with gateway.connect() as client:
         client.send(raw)
@@ -575,7 +575,7 @@ def test_a_body_that_breaks_off_is_not_made_whole(framed):
     answers = {
         "/length": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
         "/chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-        "/bad-chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n+2\r\nde\r\n0\r\n\r\n",
+        "/bad": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n+2\r\nde\r\n0\r\n\r\n",
     }
     gateway = framed(lambda request, stream: stream.send(answers[request.target]))
     for path in answers:
@@ -616,7 +616,8 @@ def test_hop_by_hop_fields_end_here(framed):
         return True
 
     gateway = framed(answer)
-    hops = b"Connection: x-secret, Host\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nProxy-Authorization: a\r\nProxy-Connection: b\r\nUpgrade: h2c\r\n"
+    hops = b"Connection: x-secret, Host\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n"
+    hops += b"Proxy-Authorization: a\r\nProxy-Connection: b\r\n"
     with gateway.connect() as client:
         client.send(get(fields=hops + b"X-End: 1\r\n"))
         response = client.response()
