@@ -198,6 +198,7 @@ void append_budget(std::string& out, const SubjectView& view) {
       member_usd(out, prefix + std::string(name),
                  budget == nullptr ? std::nullopt : std::optional<NanoUsd>(amount_of(*budget)));
     };
+    // Overrun is spent too, though it is no part of what was settled (policy/budget.hpp).
     part("_spent_usd", [](const store::BudgetView& b) { return b.settled + b.overrun; });
     part("_held_usd", [](const store::BudgetView& b) { return b.held; });
     part("_limit_usd", [](const store::BudgetView& b) { return b.spec.limit; });
