@@ -15,8 +15,9 @@
 #include "policy/price.hpp"
 #include "policy/retry.hpp"
 
-/// The configuration file as typed values, complete and valid: every reference resolves, every default is filled in.
-/// Described by contracts/config.schema.json and docs/configure.md. Names of things match [a-z0-9][a-z0-9_.-]{0,63}.
+/// The configuration file as typed values, complete and valid: every reference resolves, every default is
+/// filled in. Described by contracts/config.schema.json and docs/configure.md. Names of things match
+/// [a-z0-9][a-z0-9_.-]{0,63}.
 namespace penstock::config {
 
 /// The place of a value in its file, for messages and for the console. Lines and columns from 1.
@@ -61,7 +62,7 @@ struct Listen {
 struct Credential {
   std::string header = "Authorization";  ///< the request field that carries it; empty when `query` is set
   std::string query;                     ///< or the query parameter
-  Secret value;                          ///< the whole field value, scheme included ("Bearer sk-…"); empty: none is sent
+  Secret value;  ///< the whole field value, scheme included ("Bearer sk-…"); empty: none is sent
 };
 
 struct UpstreamTls {
@@ -89,11 +90,12 @@ struct BaseUrl {
   std::string path;  ///< prefix without a trailing slash; may be empty
 };
 
-/// A path pattern of a provider with its own price or limits. `*` stands for one segment, a last `**` for all that follows.
+/// A path pattern of a provider with its own price or limits. `*` stands for one segment, a last `**` for all
+/// that follows.
 struct Endpoint {
   std::string name;
-  std::string path;                     ///< "/v1/chat/completions", "/v1beta/models/*", "/files/**"
-  std::vector<std::string> methods;     ///< upper case; empty: any
+  std::string path;                  ///< "/v1/chat/completions", "/v1beta/models/*", "/files/**"
+  std::vector<std::string> methods;  ///< upper case; empty: any
   std::vector<policy::LimitSpec> limits;
   std::optional<policy::PriceList> prices;  ///< instead of the provider's
   Place place;
@@ -116,9 +118,10 @@ struct Provider {
   OnDisconnect on_disconnect = OnDisconnect::drain;
   milliseconds drain_timeout{30'000};
   std::uint64_t drain_bytes = 4 * 1024 * 1024;
-  std::int64_t default_max_output_tokens = 4'096;  ///< the bound where neither request nor model says one
+  std::int64_t default_max_output_tokens = 4'096;     ///< the bound where neither request nor model says one
   std::uint64_t max_metered_bytes = 4 * 1024 * 1024;  ///< a JSON answer above this is charged at its bound
-  bool charge_unknown = true;  ///< failed after it was sent, outcome unknown: charge the estimate (false: assume unbilled)
+  bool charge_unknown =
+      true;  ///< failed after it was sent, outcome unknown: charge the estimate (false: assume unbilled)
   std::vector<Endpoint> endpoints;
   policy::PriceList prices;
   Place place;
@@ -132,7 +135,8 @@ struct Target {
 
 enum class Strategy : std::uint8_t { ordered, weighted };
 
-/// Targets are tried in order (or by weight, the rest as fallback). Path and query go to the target unchanged.
+/// Targets are tried in order (or by weight, the rest as fallback). Path and query go to the target
+/// unchanged.
 struct Route {
   std::string name;
   Strategy strategy = Strategy::ordered;
