@@ -118,6 +118,12 @@ INSTANTIATE_TEST_SUITE_P(
                    "America/Sao_Paulo",
                    utc(2018, 11, 4, hours{3} - minutes{1}),
                    {utc(2018, 11, 3, hours{3}), utc(2018, 11, 4, hours{3})}},
+        // From 23:30 to 00:30: the day begins with the jump, half an hour before where its midnight would be.
+        WindowCase{"jump_from_before_midnight",
+                   kDaily,
+                   "America/Toronto",
+                   utc(1919, 3, 31, hours{4} + minutes{45}),
+                   {utc(1919, 3, 31, hours{4} + minutes{30}), utc(1919, 4, 1, hours{4})}},
         // The clocks go from 01:00 back to 00:00: midnight comes twice, the day begins with the first.
         WindowCase{"midnight_twice",
                    kDaily,

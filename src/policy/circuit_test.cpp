@@ -311,10 +311,13 @@ TEST_F(CircuitBreakerTest, FewerTrialsThanSucceededCloseAtOnce) {
   half_open();
   call(Outcome::success);
   call(Outcome::success);
+  const auto third = admit();
   CircuitSpec spec = spec_;
   spec.half_open_trials = 2;
   reconfigure(spec);
   EXPECT_EQ(state(), State::closed);
+  report(third, Outcome::failure, kNone);  // a trial of the state before
+  EXPECT_EQ(breaker_.failure_count(now_), 0);
 }
 
 TEST_F(CircuitBreakerTest, SettingsOutOfBoundsAreBroughtBack) {

@@ -61,9 +61,9 @@ class WindowLimit {
   void reconfigure(LimitSpec spec, MonotonicTime now);
 
  private:
-  static constexpr std::int64_t kAge =
-      kBuckets;  ///< the oldest bucket of the window is so many before the current one
-  static constexpr std::size_t kRing = kBuckets + 1;  ///< the current bucket and those before it
+  /// The oldest bucket of the window is so many before the current one.
+  static constexpr std::int64_t kAge = kBuckets;
+  static constexpr std::size_t kRing = kBuckets + 1;
 
   void advance(MonotonicTime now) noexcept;
   void start_at(std::int64_t bucket) noexcept;

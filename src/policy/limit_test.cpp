@@ -131,6 +131,17 @@ TEST(WindowLimit, KeepsTheLimitAcrossACalendarBoundary) {
   EXPECT_GT(limit.wait_for(1, at(seconds{60})), seconds{59});
 }
 
+// 60 buckets of the rounded-down length would be 39 ns shorter than this period.
+TEST(WindowLimit, PeriodThatBucketsDoNotDivideIsKeptWhole) {
+  const nanoseconds period{1'000'000'059};
+  WindowLimit limit = calls_per(1, period);
+  for (std::int64_t ns = 50'000'000; ns < 50'000'200; ++ns) {  // some of them end a bucket
+    WindowLimit fresh = limit;
+    (void)fresh.take(1, at(nanoseconds{ns}));
+    ASSERT_GE(fresh.wait_for(1, at(nanoseconds{ns})), period) << ns;
+  }
+}
+
 TEST(WindowLimit, ClearsAfterAnIdleGap) {
   WindowLimit limit = calls_per(5, seconds{60});
   (void)limit.take(5, at(seconds{5}));

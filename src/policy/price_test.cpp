@@ -115,6 +115,14 @@ TEST(EstimateCost, DoesNotOverflow) {
   EXPECT_EQ(actual_cost(prices, &most, {kInt64Max, kInt64Max}, {}).amount, kMaxNanoUsd);
 }
 
+// Parts that each fit 128 bits, and whose sum does not.
+TEST(EstimateCost, ManyLargePartsDoNotOverflow) {
+  PriceList prices;
+  for (int i = 0; i < 200; ++i) prices.units.push_back(credits(kMaxNanoUsd, kInt64Max));
+  const ModelPrice large{.input = kMaxNanoUsd.count, .output = kMaxNanoUsd.count};
+  EXPECT_EQ(estimate_cost(prices, &large, {kInt64Max, kInt64Max}), std::nullopt);
+}
+
 TEST(EstimateCost, NegativePricesAndBoundsAddNothing) {
   PriceList prices;
   prices.per_call = {-5};
