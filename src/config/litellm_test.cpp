@@ -27,8 +27,8 @@ constexpr std::string_view kSample = R"({
 const policy::ModelPrice& price_of(const LiteLlmFile& file, std::string_view name) {
   const auto found = std::ranges::find(file.entries, name, &LiteLlmFile::Entry::name);
   EXPECT_NE(found, file.entries.end()) << name;
-  static const policy::ModelPrice none;
-  return found == file.entries.end() ? none : found->price;
+  static const policy::ModelPrice kNone;
+  return found == file.entries.end() ? kNone : found->price;
 }
 
 TEST(LiteLlm, NumbersAreExact) {

@@ -20,7 +20,7 @@ struct Case {
   std::string hint;     ///< its end
 };
 
-void PrintTo(const Case& one, std::ostream* out) { *out << one.yaml; }
+std::ostream& operator<<(std::ostream& out, const Case& one) { return out << one.yaml; }
 
 class LoadMistake : public ::testing::TestWithParam<Case> {};
 

@@ -84,6 +84,11 @@ TEST(Yaml, DepthSizeAndCountAreBounded) {
               ElementsAre("f:1:1: the file is larger than 4 MiB"));
 }
 
+TEST(Yaml, AMillionBracketsAreRefusedBeforeTheyCostMemory) {
+  EXPECT_THAT(read(std::string(1'000'000, '[')).mistakes,
+              ElementsAre("f:1:1: the file holds more than 500000 values"));
+}
+
 // yaml-cpp takes byte 4 for the end of the file: what follows would be dropped unseen.
 TEST(Yaml, ControlCharactersAndOtherEncodingsAreRefused) {
   EXPECT_THAT(read("a: 1\n\x04"

@@ -33,6 +33,7 @@ struct World {
 
 inline std::vector<std::string> lines(const std::vector<Mistake>& mistakes) {
   std::vector<std::string> out;
+  out.reserve(mistakes.size());
   for (const Mistake& mistake : mistakes) out.push_back(to_string(mistake));
   return out;
 }
