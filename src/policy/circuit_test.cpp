@@ -227,6 +227,7 @@ TEST_F(CircuitBreakerTest, AbandonedTrialFreesItsSlot) {
 TEST_F(CircuitBreakerTest, TrialsThatNeverReportReopenIt) {
   half_open();
   std::vector<CircuitBreaker::Permit> lost;
+  lost.reserve(spec_.half_open_trials);
   for (std::uint32_t i = 0; i < spec_.half_open_trials; ++i) lost.push_back(admit());
   now_ += spec_.half_open_timeout - nanoseconds{1};
   EXPECT_EQ(state(), State::half_open);
@@ -267,6 +268,7 @@ TEST_F(CircuitBreakerTest, SlowTrafficWithoutLostTrialsDoesNotReopen) {
 
 TEST_F(CircuitBreakerTest, DropsReportsFromBeforeTheLastChange) {
   std::vector<CircuitBreaker::Permit> early;
+  early.reserve(20);
   for (int i = 0; i < 20; ++i) early.push_back(admit());
   open();
   report(early[0], Outcome::success);
