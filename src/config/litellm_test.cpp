@@ -16,7 +16,7 @@ constexpr std::string_view kSample = R"({
   "claude-x": {"input_cost_per_token": 3e-06, "output_cost_per_token": 0.000015, "cache_creation_input_token_cost": 3.75e-06,
     "cache_creation_input_token_cost_above_1hr": 6e-06, "cache_read_input_token_cost": 3e-07, "litellm_provider": "anthropic",
     "mode": "chat", "max_tokens": 8192},
-  "gemini/long": {"input_cost_per_token": 1.25e-06, "input_cost_per_token_above_200k_tokens": 2.5e-06,
+  "gemini/long": {"input_cost_per_token_above_200k_tokens": 2.5e-06, "input_cost_per_token": 1.25e-06,
     "output_cost_per_token": 1e-05, "output_cost_per_token_above_200k_tokens": 1.5e-05, "litellm_provider": "gemini", "mode": "chat"},
   "embed": {"input_cost_per_token": 2e-08, "output_cost_per_token": 0.0, "max_tokens": 8191, "litellm_provider": "openai", "mode": "embedding"},
   "dall-e": {"input_cost_per_pixel": 1.9e-08, "litellm_provider": "openai", "mode": "image_generation"},
