@@ -61,6 +61,20 @@ Awaitable<bool> go(Call& call) {
 
 }  // namespace
 
+Awaitable<void> run_unmatched(http::Exchange& exchange, Worker& worker) {
+  Call call(exchange, worker);
+  call.id = {worker.services.epoch, worker.sequence()};
+  call.now = exchange.arrived;
+  if (limit_caller(call) == Step::next)
+    call.refusal = Error{.reason = Reason::caller_invalid,
+                         .status = 404,
+                         .message = "Nothing is here: calls go to /p/{provider}/... or /r/{route}/...",
+                         .detail = {},
+                         .retry_after = {}};
+  co_await respond(call);
+  record(call);
+}
+
 Awaitable<void> run_call(http::Exchange& exchange, Worker& worker) {
   Call call(exchange, worker);
   call.id = {worker.services.epoch, worker.sequence()};

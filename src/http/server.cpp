@@ -23,13 +23,14 @@ constexpr int kBacklog = 4096;
 class Connection : public boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
  public:
   Connection(Server& server, Socket socket, std::string peer)
-      : server_(server), transport_(std::move(socket), server.watch_), peer_(std::move(peer)) {
-    if (server_.shared_.open != nullptr) server_.shared_.open->add(1);
-    if (server_.shared_.opened != nullptr) server_.shared_.opened->add();
+      : server_(server), shared_(server.shared_), transport_(std::move(socket), server.watch_), peer_(std::move(peer)) {
+    if (shared_.open != nullptr) shared_.open->add(1);
+    if (shared_.opened != nullptr) shared_.opened->add();
   }
   ~Connection() {
-    if (server_.shared_.open != nullptr) server_.shared_.open->add(-1);
-    server_.shared_.connections.fetch_sub(1, std::memory_order_relaxed);
+    // When an io_context is destroyed with running calls in it, its server is gone already.
+    if (shared_.open != nullptr) shared_.open->add(-1);
+    shared_.connections.fetch_sub(1, std::memory_order_relaxed);
   }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -42,19 +43,19 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
   static Awaitable<void> run_owned(std::unique_ptr<Connection> self) { co_await self->run(); }
 
   Awaitable<void> run() {
-    if (server_.shared_.tls) {
+    if (shared_.tls) {
       error_code error;
-      transport_.use_tls(*server_.shared_.tls);
-      transport_.set_deadline(std::chrono::steady_clock::now() + server_.shared_.options.header_timeout);
+      transport_.use_tls(*shared_.tls);
+      transport_.set_deadline(std::chrono::steady_clock::now() + shared_.options.header_timeout);
       co_await transport_.handshake(asio::ssl::stream_base::server, error);
       transport_.clear_deadline();
       if (error) co_return;
     }
     in_.grow(kFirstBuffer);
-    Exchange exchange(transport_, in_, out_, server_.shared_.options);
+    Exchange exchange(transport_, in_, out_, shared_.options);
     exchange.peer = peer_;
     while (co_await read_head(exchange)) {
-      co_await server_.shared_.handler.handle(exchange, server_.worker_);
+      co_await shared_.handler.handle(exchange, server_.worker_);
       if (!exchange.finished() && !exchange.client_gone()) exchange.close_after();  // cut: the client must see it
       if (!co_await end_request(exchange)) break;
     }
@@ -64,7 +65,7 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
  private:
   /// Reads until a head is complete. False: the connection ends.
   Awaitable<bool> read_head(Exchange& exchange) {
-    const ServerOptions& options = server_.shared_.options;
+    const ServerOptions& options = shared_.options;
     bool begun = in_.end > in_.begin;
     MonotonicTime head_deadline = MonotonicTime::max();
     for (;;) {
@@ -109,12 +110,12 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
 
   Awaitable<void> refuse(FramingError error) {
     out_.clear();
-    server_.shared_.handler.on_bad_request(error, out_);
+    shared_.handler.on_bad_request(error, out_);
     const std::string_view pieces[] = {out_};
     error_code failed;
     const std::size_t written = transport_.try_write(pieces, failed);
     if (!failed && written < out_.size()) {
-      transport_.set_deadline(std::chrono::steady_clock::now() + server_.shared_.options.write_timeout);
+      transport_.set_deadline(std::chrono::steady_clock::now() + shared_.options.write_timeout);
       co_await transport_.write_rest(pieces, written, failed);
       transport_.clear_deadline();
     }
@@ -163,6 +164,7 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
   }
 
   Server& server_;
+  Server::Shared& shared_;
   Transport transport_;
   std::string peer_;
   InBuffer in_;

@@ -91,6 +91,9 @@ struct MemoryState::Hold {
   MonotonicTime lease_end{};
 };
 
+MemoryState::MemoryState() = default;
+MemoryState::~MemoryState() = default;
+
 void MemoryState::listen(Listener listener) {
   const std::scoped_lock lock(mutex_);
   listener_ = std::move(listener);

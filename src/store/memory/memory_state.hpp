@@ -12,6 +12,8 @@ namespace penstock::store {
 /// held across I/O.
 class MemoryState final : public SharedState {
  public:
+  MemoryState();
+  ~MemoryState() override;
   void listen(Listener listener) override;
   std::vector<SubjectId> declare(std::span<const SubjectSpec> specs, Now now) override;
   [[nodiscard]] Awaitable<std::expected<void, Refusal>> reserve(ReservationRequest request) override;

@@ -1,0 +1,292 @@
+#include "app/process.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+#include <condition_variable>
+#include <deque>
+#include <thread>
+
+#include "app/surface.hpp"
+#include "config/config.hpp"
+#include "control/health.hpp"
+#include "gateway/snapshot.hpp"
+#include "gateway/worker.hpp"
+#include "http/server.hpp"
+#include "http/tls.hpp"
+#include "observe/log.hpp"
+#include "store/memory/memory_state.hpp"
+#include "store/memory/memory_stores.hpp"
+
+namespace penstock::app {
+namespace {
+
+constexpr seconds kUpdateEvery{15};  // gauges of providers
+constexpr seconds kReapEvery{1};     // leases, idle connections
+
+observe::Level level_of(config::LogLevel level) {
+  switch (level) {
+    case config::LogLevel::debug: return observe::Level::debug;
+    case config::LogLevel::info: return observe::Level::info;
+    case config::LogLevel::warn: return observe::Level::warn;
+    case config::LogLevel::error: return observe::Level::error;
+  }
+  return observe::Level::info;
+}
+
+http::ServerOptions server_options(const config::Listen& listen) {
+  return {.max_header_bytes = listen.max_header_bytes,
+          .max_body_bytes = listen.max_body_bytes,
+          .header_timeout = listen.header_timeout,
+          .body_timeout = listen.body_timeout,
+          .idle_timeout = listen.idle_timeout,
+          .write_timeout = listen.write_timeout};
+}
+
+std::vector<control::ProviderInfo> provider_infos(const gateway::Snapshot& snapshot) {
+  std::vector<control::ProviderInfo> infos;
+  for (const gateway::ProviderPlan& provider : snapshot.providers) {
+    control::ProviderInfo info{.name = provider.config->name, .subject = provider.subject, .endpoints = {}};
+    for (const gateway::EndpointPlan& endpoint : provider.endpoints) info.endpoints.push_back(endpoint.name);
+    infos.push_back(std::move(info));
+  }
+  return infos;
+}
+
+/// One worker: a thread, its io_context, and what runs on it. The order of members is the order of their construction.
+struct Lane {
+  explicit Lane(gateway::Services& services, http::Server::Shared& shared, std::deque<gateway::Worker>& workers,
+                std::size_t index)
+      : watch(io), worker(workers.emplace_back(io, watch, services, index)), server(io, watch, shared, index), sweeper(io) {}
+
+  boost::asio::io_context io{1};
+  boost::asio::executor_work_guard<Executor> work{io.get_executor()};
+  http::DeadlineWatch watch;
+  gateway::Worker& worker;
+  http::Server server;
+  http::Timer sweeper;
+  std::thread thread;
+
+  void sweep_pools() {
+    sweeper.expires_after(kReapEvery);
+    sweeper.async_wait([this](http::error_code error) {
+      if (error) return;
+      const MonotonicTime now = std::chrono::steady_clock::now();
+      for (const auto& pool : worker.generation->pools) pool->sweep(now);
+      sweep_pools();
+    });
+  }
+};
+
+}  // namespace
+
+struct Process::Impl {
+  Impl(config::Config given, int log_fd)
+      : config(std::move(given)), log(log_fd, level_of(config.log.level), &metrics.log_lines_dropped.with({})) {}
+
+  config::Config config;
+  observe::Metrics metrics;
+  observe::Log log;
+  store::MemoryState state;
+  store::MemoryCallerLimits caller_limits;
+  store::MemoryLedger ledger;
+  control::Health health{state, metrics, PENSTOCK_VERSION};
+  gateway::Services services{.state = state,
+                             .caller_limits = caller_limits,
+                             .ledger = ledger,
+                             .metrics = metrics,
+                             .log = log,
+                             .epoch = random_epoch()};
+  std::deque<gateway::Worker> workers;
+  Surface surface{workers, health};
+  std::unique_ptr<http::Server::Shared> shared;
+  std::deque<Lane> lanes;
+  std::atomic<std::shared_ptr<const gateway::Snapshot>> snapshot;  // read by the state's listener from any thread
+  std::shared_ptr<const store::Directory> directory;
+  std::uint16_t port = 0;
+
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool stopping = false;
+  std::thread background;
+
+  void listen_to_state() {
+    state.listen({.circuit_changed = [this](store::SubjectId subject,
+                                            policy::CircuitBreaker::State circuit) { health.circuit_changed(subject, circuit); },
+                  .overrun =
+                      [this](store::SubjectId subject, NanoUsd amount) {
+                        const auto current = snapshot.load();
+                        const auto found = current->provider_by_subject.find(subject);
+                        std::string_view name = "other";
+                        if (found != current->provider_by_subject.end()) name = found->second->config->name;
+                        metrics.overrun.with({name}).add(amount.count);
+                      },
+                  .leases_expired =
+                      [this](std::size_t count) {
+                        metrics.reservations_expired.with({}).add(static_cast<std::int64_t>(count));
+                      }});
+  }
+
+  Result<void> adopt(config::Config next) {
+    auto made = gateway::Snapshot::make(std::move(next), state, metrics, read_clocks());
+    if (!made) return std::unexpected(made.error());
+    const std::shared_ptr<const gateway::Snapshot> adopted = std::move(*made);
+    snapshot.store(adopted);
+    directory = std::make_shared<store::MemoryDirectory>(adopted->keys);
+    health.set_providers(provider_infos(*adopted));
+    log.set_level(level_of(adopted->config.log.level));
+    health.update(read_clocks());
+    return {};
+  }
+
+  void run_background() {
+    std::unique_lock lock(mutex);
+    auto next_update = std::chrono::steady_clock::now() + kUpdateEvery;
+    while (!wake.wait_for(lock, kReapEvery, [this] { return stopping; })) {
+      lock.unlock();
+      const Now now = read_clocks();
+      state.reap(now);
+      if (now.mono >= next_update) {
+        health.update(now);
+        next_update = now.mono + kUpdateEvery;
+      }
+      lock.lock();
+    }
+  }
+};
+
+Process::Process(config::Config config, int log_fd) : impl_(std::make_unique<Impl>(std::move(config), log_fd)) {}
+
+Process::~Process() {
+  if (impl_->background.joinable()) stop(milliseconds{0});
+}
+
+Result<void> Process::start() {
+  Impl& self = *impl_;
+  const config::Listen listen = self.config.listen;
+  self.metrics.build_info.with({PENSTOCK_VERSION}).set(1);
+  self.listen_to_state();
+  if (auto adopted = self.adopt(self.config); !adopted) return adopted;
+
+  self.shared = std::make_unique<http::Server::Shared>(self.surface, server_options(listen), listen.max_connections);
+  self.shared->open = &self.metrics.connections.with({"downstream"});
+  self.shared->opened = &self.metrics.connections_opened.with({"downstream"});
+  if (listen.tls) {
+    auto tls = http::make_server_tls(listen.tls->certificate_file, listen.tls->key_file);
+    if (!tls) return std::unexpected(tls.error());
+    self.shared->tls = *tls;
+  }
+  http::error_code error;
+  const auto address = boost::asio::ip::make_address(listen.address, error);
+  if (error) return refuse(Reason::gateway_error, "cannot listen", listen.address + " is not an address");
+  boost::asio::ip::tcp::endpoint endpoint(address, listen.port);
+  const std::size_t count = listen.workers != 0 ? listen.workers : std::max(1U, std::thread::hardware_concurrency());
+  for (std::size_t i = 0; i < count; ++i) {
+    Lane& lane = self.lanes.emplace_back(self.services, *self.shared, self.workers, i);
+    auto bound = lane.server.listen(endpoint);
+    if (!bound) return std::unexpected(bound.error());
+    endpoint = *bound;  // the others share the port that the first was given
+    lane.worker.adopt(self.snapshot.load(), self.directory);
+  }
+  self.port = endpoint.port();
+  for (Lane& lane : self.lanes) {
+    lane.watch.start();
+    lane.server.start();
+    lane.sweep_pools();
+    lane.thread = std::thread([&lane] { lane.io.run(); });
+  }
+  self.background = std::thread([&self] { self.run_background(); });
+  return {};
+}
+
+std::uint16_t Process::port() const noexcept { return impl_->port; }
+
+Result<void> Process::reload(config::Config config) {
+  Impl& self = *impl_;
+  if (auto adopted = self.adopt(std::move(config)); !adopted) return adopted;
+  for (Lane& lane : self.lanes)
+    boost::asio::post(lane.io, [&lane, snapshot = self.snapshot.load(), directory = self.directory] {
+      lane.worker.adopt(snapshot, directory);
+    });
+  return {};
+}
+
+bool Process::stop(milliseconds bound) {
+  Impl& self = *impl_;
+  self.health.set_draining();
+  for (Lane& lane : self.lanes) boost::asio::post(lane.io, [&lane] { lane.server.drain(); });
+  // Each worker ends by itself once its last connection has.
+  const auto deadline = std::chrono::steady_clock::now() + bound;
+  bool all_idle = false;
+  while (!all_idle && std::chrono::steady_clock::now() < deadline) {
+    all_idle = self.shared->connections.load() == 0;
+    if (!all_idle) std::this_thread::sleep_for(milliseconds{5});
+  }
+  for (Lane& lane : self.lanes) boost::asio::post(lane.io, [&lane] { lane.io.stop(); });
+  for (Lane& lane : self.lanes)
+    if (lane.thread.joinable()) lane.thread.join();
+  {
+    const std::scoped_lock lock(self.mutex);
+    self.stopping = true;
+  }
+  self.wake.notify_all();
+  if (self.background.joinable()) self.background.join();
+  // Calls that did not finish in time end here: their reservations are settled by their destructors. Pools go first, since
+  // their sockets belong to the io_contexts.
+  for (gateway::Worker& worker : self.workers) worker.generation.reset();
+  self.lanes.clear();
+  self.log.flush();
+  return all_idle;
+}
+
+void Process::log_error(std::string_view message, std::string_view detail) {
+  impl_->log.write(observe::Level::error, message, {{"detail", detail}});
+}
+
+void Process::log_info(std::string_view message, std::string_view detail) {
+  impl_->log.write(observe::Level::info, message, {{"detail", detail}});
+}
+
+namespace {
+
+sigset_t handled_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, number);
+  return set;
+}
+
+}  // namespace
+
+void block_signals() {
+  const sigset_t set = handled_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+int serve_until_signalled(Process& process, milliseconds shutdown_bound, const LoadAgain& load_again) {
+  const sigset_t set = handled_signals();
+  for (;;) {
+    int number = 0;
+    if (sigwait(&set, &number) != 0) return 1;
+    if (number != SIGHUP) break;
+    auto config = load_again(process);
+    if (!config) continue;
+    if (auto done = process.reload(std::move(*config)); done)
+      process.log_info("configuration reloaded", "");
+    else
+      process.log_error("configuration not reloaded; the last good one keeps serving", done.error().detail);
+  }
+  // A second signal while running calls finish ends at once: the default action does that.
+  signal(SIGINT, SIG_DFL);
+  signal(SIGTERM, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  process.log_info("stopping", "");
+  process.stop(shutdown_bound);
+  return 0;
+}
+
+}  // namespace penstock::app
