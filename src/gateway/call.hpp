@@ -72,7 +72,7 @@ struct Call {
   bool body_is_whole = false;  ///< it can be sent again
   std::string changed_body;    ///< with usage asked for, where a provider is configured so
   RequestFacts facts;
-  bool facts_read = false;
+  std::optional<CallKind> facts_kind;  ///< what `facts` was read as: providers of a route may differ
 
   // attempts
   boost::container::small_vector<Attempt, 2> attempts;

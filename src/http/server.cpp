@@ -125,7 +125,9 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
   /// Gets the connection ready for the next request. False: it ends.
   Awaitable<bool> end_request(Exchange& exchange) {
     if (!exchange.keeps_alive() || exchange.client_gone()) {
-      lingers_ = !exchange.client_gone() && !exchange.body_finished();
+      // Bytes that nobody read would make the kernel reset the connection before the client has the answer.
+      lingers_ = !exchange.client_gone() &&
+                 (!exchange.body_finished() || in_.end > in_.begin || !exchange.body_rest_.empty());
       co_return false;
     }
     while (!exchange.body_finished()) {

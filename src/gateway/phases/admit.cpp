@@ -16,15 +16,21 @@ std::optional<Error> price(Call& call, Attempt& attempt) {
   const policy::PriceList& prices = *attempt.endpoint->prices;
   if (attempt.endpoint->reads_request) {
     const CallKind kind = call_kind(attempt.provider->config->api, call.path);
-    if (!call.facts_read) {
+    if (call.facts_kind != kind) {
       call.facts = read_request(kind, call.path, call.body);
-      call.facts_read = true;
+      call.facts_kind = kind;
     }
-    if (!call.facts.model.empty()) {
-      const policy::ModelPrice* const model = prices.find_model(call.facts.model);
+    // A request without a body asks for nothing that is billed by tokens; one whose model cannot be read might.
+    if (!call.facts.model.empty() || !call.body.empty()) {
+      const policy::ModelPrice* const model = call.facts.model.empty() && prices.default_model
+                                                  ? &*prices.default_model
+                                                  : prices.find_model(call.facts.model);
       if (model == nullptr)
-        return cannot_price("This model has no price here; the operator can add it to prices.models or set "
-                            "prices.default_model.");
+        return cannot_price(call.facts.model.empty()
+                                ? "This request names no model that can be read, so its cost has no bound; the operator can "
+                                  "set prices.default_model or give this path an endpoint with prices of its own."
+                                : "This model has no price here; the operator can add it to prices.models or set "
+                                  "prices.default_model.");
       attempt.model = attempt.provider->model_of(model);
       if (call.facts.has_unbounded_input && model->max_input_tokens == 0)
         return cannot_price("The tokens of images, audio, files or earlier answers have no bound here; the operator can "

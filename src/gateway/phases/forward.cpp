@@ -115,7 +115,7 @@ class Forwarding {
   void choose_body() {
     body_ = call_.body;
     if (kind_ == CallKind::openai_chat && provider_.config->stream_usage == config::StreamUsage::inject &&
-        call_.facts_read && call_.facts.stream && !call_.facts.asks_for_stream_usage) {
+        call_.facts_kind == kind_ && call_.facts.stream && !call_.facts.asks_for_stream_usage) {
       if (call_.changed_body.empty())
         if (auto changed = with_stream_usage(call_.body)) call_.changed_body = std::move(*changed);
       if (!call_.changed_body.empty()) {
