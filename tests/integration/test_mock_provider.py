@@ -1,7 +1,6 @@
 """The mock provider against its own promises: every other black-box test leans on them."""
 
 import contextlib
-import http.client
 import json
 import os
 import random
@@ -11,107 +10,11 @@ import subprocess
 import time
 import zlib
 from datetime import UTC, datetime
-from pathlib import Path
 
 import anthropic
 import openai
 import pytest
-
-BINARY = os.environ.get(
-    "PENSTOCK_MOCK_PROVIDER", str(Path(__file__).resolve().parents[2] / "build/dev/bin/mock_provider")
-)
-HELLO = [{"role": "user", "content": "hello"}]  # 5 bytes: 2 tokens
-CHAT = {"model": "gpt-4o-mini", "messages": HELLO}
-
-
-class Mock:
-    """One running mock provider, and plain ways to talk to it."""
-
-    def __init__(self, port):
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
-
-    def call(self, method, path, body=None, **headers):
-        """(status, headers, body) of one call on its own connection; a dict is sent and read as JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            data = json.dumps(body) if isinstance(body, dict) else body
-            connection.request(method, path, data, {k.replace("_", "-"): v for k, v in headers.items()})
-            response = connection.getresponse()
-            content = response.read()
-            if response.headers.get("Content-Type") == "application/json" and content:
-                content = json.loads(content)
-            return response.status, response.headers, content
-        finally:
-            connection.close()
-
-    def chat(self, **headers):
-        return self.call("POST", "/v1/chat/completions", CHAT, **headers)
-
-    def admin(self, what, **body):
-        status, _, answer = self.call("POST", f"/_mock/{what}", body)
-        assert status == 200, answer
-
-    def get(self, what):
-        return self.call("GET", f"/_mock/{what}")[2]
-
-    def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
-
-    def raw(self, request):
-        """All bytes that come back until the server closes."""
-        with self.connect() as sock:
-            sock.sendall(request)
-            return read_all(sock)
-
-    def await_stats(self, **wanted):
-        """Asks until the counters are as wanted; a bound instead of a sleep."""
-        deadline = time.monotonic() + 10
-        while any(self.get("stats")[key] != value for key, value in wanted.items()):
-            assert time.monotonic() < deadline, self.get("stats")
-
-
-def read_all(sock):
-    parts = []
-    while part := sock.recv(65536):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def read_until(sock, mark):
-    got = b""
-    while mark not in got:
-        part = sock.recv(65536)
-        assert part, got
-        got += part
-    return got
-
-
-def start(*options):
-    process = subprocess.Popen([BINARY, *options], stdout=subprocess.PIPE, text=True)
-    line = process.stdout.readline()
-    match = re.fullmatch(r"listening on 127\.0\.0\.1:(\d+)\n", line)
-    assert match, line
-    return process, Mock(int(match[1]))
-
-
-def stop(process):
-    process.terminate()
-    process.stdout.close()
-    assert process.wait(timeout=10) == 0
-
-
-@pytest.fixture(scope="module")
-def running():
-    process, mock = start()
-    yield mock
-    stop(process)
-
-
-@pytest.fixture
-def mock(running):
-    running.admin("reset")
-    return running
+from harness import CHAT, HELLO, MOCK_PROVIDER, read_all, read_until, start_mock, stop_mock
 
 
 @pytest.fixture
@@ -455,13 +358,13 @@ def test_latency(mock):
 
 
 def test_options_are_the_defaults():
-    process, mock = start("--latency-us", "60000", "--chunks", "7", "--gap-us", "1000", "--seed", "5")
+    process, mock = start_mock("--latency-us", "60000", "--chunks", "7", "--gap-us", "1000", "--seed", "5")
     began = time.monotonic()
     body = mock.call("POST", "/v1/chat/completions", {**CHAT, "stream": True})[2]
     assert time.monotonic() - began >= 0.066
     assert body.count(b'"delta":{"content":"') == 7
-    stop(process)
-    assert subprocess.run([BINARY, "--port", "x"], capture_output=True).returncode == 2
+    stop_mock(process)
+    assert subprocess.run([MOCK_PROVIDER, "--port", "x"], capture_output=True).returncode == 2
 
 
 # --- bytes on the wire ---
