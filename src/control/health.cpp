@@ -150,6 +150,7 @@ enum class Verdict : std::uint8_t { good, error, unrelated };
 
 Verdict verdict_of(std::string_view status) {
   if (status.starts_with("caller_")) return Verdict::unrelated;  // who leaves says nothing about the provider
+  if (status == "other") return Verdict::unrelated;              // statuses too many to be told apart
   const bool is_answer = !status.empty() && status.front() >= '1' && status.front() <= '9';
   return is_answer && status.front() != '5' ? Verdict::good : Verdict::error;
 }
@@ -251,7 +252,10 @@ void Health::set_providers(std::vector<ProviderInfo> providers) {
   for (ProviderInfo& info : providers) {
     const auto known = std::ranges::find(providers_, info.name, &Provider::name);
     Provider& provider = next.emplace_back();
-    if (known != providers_.end()) provider = std::move(*known);
+    if (known != providers_.end()) {
+      provider = std::move(*known);
+      providers_.erase(known);
+    }
     provider.name = std::move(info.name);
     provider.subject = info.subject;
     for (const std::string& endpoint : info.endpoints) {
@@ -261,7 +265,9 @@ void Health::set_providers(std::vector<ProviderInfo> providers) {
     }
     circuits.push_back({provider.subject, &metrics_.circuit_state.with({provider.name})});
   }
-  providers_ = std::move(next);
+  const std::vector<Provider> gone = std::exchange(providers_, std::move(next));
+  for (const Provider& provider : gone)
+    for (const SetGauge& each : provider.gauges) each.gauge->set(each.at_rest);
 
   std::vector<Counts> counts = count_all();
   for (std::size_t i = 0; i < providers_.size();
@@ -272,6 +278,9 @@ void Health::set_providers(std::vector<ProviderInfo> providers) {
   const std::scoped_lock circuits_lock(circuits_mutex_);
   for (Circuit& circuit : circuits) circuit.last_change = circuit_changes_;
   circuits_ = std::move(circuits);
+  // Only now: no change of theirs can come any more.
+  for (const Provider& provider : gone)
+    metrics_.circuit_state.with({provider.name}).set(gauge_value(CircuitBreaker::State::closed));
 }
 
 void Health::set_draining() { draining_.store(true, std::memory_order_relaxed); }
@@ -318,18 +327,33 @@ void Health::set_circuits(const Views& views, std::uint64_t changes_seen) {
   }
 }
 
-void Health::set_gauges(const Provider& provider, const SubjectView& view) {
-  for (const store::BudgetView& budget : view.budgets)
-    metrics_.budget_ratio.with({provider.name, to_string(budget.spec.window)})
-        .set(millionths((budget.settled + budget.held).count, budget.spec.limit.count));
-  for (const store::LimitView& limit : view.limits)
-    metrics_.rate_limit_remaining.with({provider.name, limit_type(limit.spec)}).set(limit.remaining);
+void Health::set_gauges(Provider& provider, const SubjectView& view) {
+  std::vector<SetGauge> gauges;
+  for (const store::BudgetView& budget : view.budgets) {
+    observe::Gauge& gauge = metrics_.budget_ratio.with({provider.name, to_string(budget.spec.window)});
+    gauge.set(millionths((budget.settled + budget.held).count, budget.spec.limit.count));
+    gauges.push_back({&gauge, 0});
+  }
+  for (const store::LimitView& limit : view.limits) {
+    observe::Gauge& gauge = metrics_.rate_limit_remaining.with({provider.name, limit_type(limit.spec)});
+    gauge.set(limit.remaining);
+    gauges.push_back({&gauge, limit.spec.amount});
+  }
+  for (const SetGauge& before : provider.gauges)
+    if (std::ranges::find(gauges, before.gauge, &SetGauge::gauge) == gauges.end())
+      before.gauge->set(before.at_rest);
+  provider.gauges = std::move(gauges);
 }
 
 Health::Views Health::provider_views(Now now) {
+  std::vector<store::SubjectId> subjects;
+  {
+    const std::scoped_lock lock(mutex_);
+    for (const Provider& provider : providers_) subjects.push_back(provider.subject);
+  }
   Views views;
-  for (SubjectView& view : state_.view(now))
-    if (view.kind == store::SubjectKind::provider) views.emplace(view.id, std::move(view));
+  if (subjects.empty()) return views;  // to the state, none would mean all: consumers by the thousand
+  for (SubjectView& view : state_.view(now, subjects)) views.emplace(view.id, std::move(view));
   return views;
 }
 

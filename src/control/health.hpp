@@ -39,8 +39,9 @@ class Health {
  public:
   Health(store::SharedState& state, observe::Metrics& metrics, std::string version);
 
-  /// At start and reload. A provider that stays keeps its window of latency and errors. Gauges of providers,
-  /// budgets and limits that are gone stay at their last value: a series lives as long as its registry.
+  /// At start and reload. A provider that stays keeps its window of latency and errors. A series lives as long as
+  /// its registry, so the gauges of what is gone are set to rest (nothing used, circuit closed): nothing may go on
+  /// alarming. Those of budgets and limits follow with the next update.
   void set_providers(std::vector<ProviderInfo> providers);
   /// From now on `ready` says 503, so that no new callers are sent here.
   void set_draining();
@@ -64,10 +65,16 @@ class Health {
     MonotonicTime at;
     Counts counts;
   };
+  /// A gauge that was set, and what it is to say when its budget or limit is gone.
+  struct SetGauge {
+    observe::Gauge* gauge = nullptr;
+    std::int64_t at_rest = 0;
+  };
   struct Provider {
     std::string name;
     store::SubjectId subject = 0;
     std::vector<const observe::Histogram*> durations;  ///< also of endpoints that are gone: their counts stay
+    std::vector<SetGauge> gauges;    ///< of budgets and limits, as of the last update
     std::deque<Snapshot> snapshots;  ///< oldest first, never empty; the first is where the window begins
   };
   struct Circuit {
@@ -80,7 +87,7 @@ class Health {
 
   [[nodiscard]] Views provider_views(Now now);
   [[nodiscard]] std::vector<Counts> count_all() const;
-  void set_gauges(const Provider& provider, const store::SubjectView& view);
+  void set_gauges(Provider& provider, const store::SubjectView& view);
   void set_circuits(const Views& views, std::uint64_t changes_seen);
   [[nodiscard]] std::string health_json(Now now) const;
   [[nodiscard]] std::string providers_json(Now now);

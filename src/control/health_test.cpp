@@ -35,10 +35,14 @@ class FakeState final : public store::SharedState {
   std::vector<SubjectView> views;
   std::function<void()> while_viewed;
 
-  std::vector<SubjectView> view(Now) override {
+  std::vector<SubjectView> view(Now, std::span<const store::SubjectId> only) override {
     const std::scoped_lock lock(mutex);
     if (while_viewed) while_viewed();
-    return views;
+    EXPECT_FALSE(only.empty()) << "health needs its providers, not every consumer";
+    std::vector<SubjectView> found;
+    for (const SubjectView& view : views)
+      if (std::ranges::find(only, view.id) != only.end()) found.push_back(view);
+    return found;
   }
 
   void listen(Listener) override { unexpected(); }
@@ -278,6 +282,7 @@ TEST_F(HealthTest, ErrorRatioCountsWhatTheProviderDid) {
   for (const std::string_view bad : {"500", "529", "provider_unreachable", "provider_error"})
     count_calls(bad, 1);
   count_calls("caller_cancelled", 100);
+  count_calls("other", 100);
   metrics_.calls.with({"geocoder", "chat", "500"}).add(100);
   EXPECT_EQ(number("/error_ratio"), 0.5);
 }
@@ -361,6 +366,41 @@ TEST_F(HealthTest, ReloadKeepsTheWindowOfWhatStays) {
   health_.set_providers({{"openai", kOpenAi, {"chat", "other"}}});
   EXPECT_TRUE(is_null("/error_ratio"));
   EXPECT_TRUE(is_null("/latency/p50_ms"));
+}
+
+// What a reload removed must not keep an alarm going.
+TEST_F(HealthTest, GaugesOfWhatIsGoneAreSetToRest) {
+  openai().budgets = {budget(BudgetWindow::daily, 100, 100, 0), budget(BudgetWindow::monthly, 100, 95, 0)};
+  openai().limits = {limit(60, 60s, LimitUnit::calls, 60), limit(5, 10s, LimitUnit::calls, 4)};
+  openai().circuit = CircuitBreaker::State::open;
+  health_.update(now_);
+  observe::Gauge& daily = metrics_.budget_ratio.with({"openai", "daily"});
+  observe::Gauge& monthly = metrics_.budget_ratio.with({"openai", "monthly"});
+  observe::Gauge& per_minute = metrics_.rate_limit_remaining.with({"openai", "calls/minute"});
+  observe::Gauge& per_10s = metrics_.rate_limit_remaining.with({"openai", "calls/10s"});
+  ASSERT_EQ(daily.value(), 1'000'000);
+
+  // A budget and a limit of a provider that stays.
+  openai().budgets.erase(openai().budgets.begin());
+  openai().limits.erase(openai().limits.begin());
+  health_.set_providers({{"openai", kOpenAi, {"other"}}});
+  health_.update(now_);
+  EXPECT_EQ(daily.value(), 0);
+  EXPECT_EQ(per_minute.value(), 60);
+  EXPECT_EQ(monthly.value(), 950'000);
+  EXPECT_EQ(per_10s.value(), 1);
+  EXPECT_EQ(circuit_gauge(), 2);
+
+  // The whole provider, while another one stays.
+  state_.views.push_back(provider_view(kGeocoder, "geocoder"));
+  state_.views.back().circuit = CircuitBreaker::State::open;
+  health_.set_providers({{"geocoder", kGeocoder, {"other"}}});
+  health_.circuit_changed(kOpenAi, CircuitBreaker::State::open);
+  health_.update(now_);
+  EXPECT_EQ(monthly.value(), 0);
+  EXPECT_EQ(per_10s.value(), 5);
+  EXPECT_EQ(circuit_gauge(), 0);
+  EXPECT_EQ(metrics_.circuit_state.with({"geocoder"}).value(), 2);
 }
 
 TEST_F(HealthTest, UpdateSetsGaugesOfProvidersOnly) {

@@ -147,7 +147,9 @@ class SharedState {
   /// Ends what has outlived its lease. Called about once a second.
   virtual void reap(Now now) = 0;
 
-  [[nodiscard]] virtual std::vector<SubjectView> view(Now now) = 0;
+  /// What stands in the state now, of the subjects in `only` (empty: of all), in the order of their ids. Ids that are forgotten or
+  /// unknown are left out.
+  [[nodiscard]] virtual std::vector<SubjectView> view(Now now, std::span<const SubjectId> only) = 0;
 };
 
 }  // namespace penstock::store

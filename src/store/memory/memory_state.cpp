@@ -101,7 +101,7 @@ void MemoryState::listen(Listener listener) {
 
 std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, Now now) {
   const std::scoped_lock lock(mutex_);
-  std::map<std::pair<SubjectKind, std::string_view>, SubjectId> known;
+  std::map<std::pair<SubjectKind, std::string>, SubjectId> known;
   for (SubjectId id = 0; id < subjects_.size(); ++id)
     if (!subjects_[id].gone) known.emplace(std::pair{subjects_[id].spec.kind, subjects_[id].spec.name}, id);
   std::vector<bool> kept(subjects_.size(), false);
@@ -369,40 +369,50 @@ void MemoryState::reap(Now now) {
   if (count > 0 && listener_.leases_expired) listener_.leases_expired(count);
 }
 
-std::vector<SubjectView> MemoryState::view(Now now) {
-  const std::scoped_lock lock(mutex_);
-  std::vector<SubjectView> views;
-  views.reserve(subjects_.size());
-  for (SubjectId id = 0; id < subjects_.size(); ++id) {
-    Subject& subject = subjects_[id];
-    if (subject.gone) continue;
-    SubjectView view{.id = id,
-                     .kind = subject.spec.kind,
-                     .name = subject.spec.name,
-                     .budgets = {},
-                     .limits = {},
-                     .in_flight = subject.in_flight,
-                     .concurrency = subject.spec.concurrency,
-                     .circuit = CircuitBreaker::State::closed,
-                     .circuit_failures = 0,
-                     .starts_this_minute = 0,
-                     .starts_today = 0};
-    for (auto& [budget, number] : subject.budgets) {
-      budget.advance(now.wall);
-      view.budgets.push_back({budget.spec(), budget.settled(), budget.held(), budget.overrun(), budget.span()});
-    }
-    for (auto& [limit, number] : subject.limits)
-      view.limits.push_back({limit.spec(), limit.used(now.mono), limit.remaining(now.mono)});
-    if (subject.circuit) {
-      view.circuit = subject.circuit->state(now.mono);
-      view.circuit_failures = subject.circuit->failure_count(now.mono);
-    }
-    if (subject.starts) {
-      view.starts_this_minute = subject.starts->minute.used(now.mono);
-      view.starts_today = subject.starts->of_today(now.wall);
-    }
-    views.push_back(std::move(view));
+SubjectView MemoryState::view_of(SubjectId id, Subject& subject, Now now) {
+  SubjectView view{.id = id,
+                   .kind = subject.spec.kind,
+                   .name = subject.spec.name,
+                   .budgets = {},
+                   .limits = {},
+                   .in_flight = subject.in_flight,
+                   .concurrency = subject.spec.concurrency,
+                   .circuit = CircuitBreaker::State::closed,
+                   .circuit_failures = 0,
+                   .starts_this_minute = 0,
+                   .starts_today = 0};
+  for (auto& [budget, number] : subject.budgets) {
+    budget.advance(now.wall);
+    view.budgets.push_back({budget.spec(), budget.settled(), budget.held(), budget.overrun(), budget.span()});
   }
+  for (auto& [limit, number] : subject.limits)
+    view.limits.push_back({limit.spec(), limit.used(now.mono), limit.remaining(now.mono)});
+  if (subject.circuit) {
+    view.circuit = subject.circuit->state(now.mono);
+    view.circuit_failures = subject.circuit->failure_count(now.mono);
+  }
+  if (subject.starts) {
+    view.starts_this_minute = subject.starts->minute.used(now.mono);
+    view.starts_today = subject.starts->of_today(now.wall);
+  }
+  return view;
+}
+
+std::vector<SubjectView> MemoryState::view(Now now, std::span<const SubjectId> only) {
+  std::vector<SubjectId> wanted(only.begin(), only.end());
+  std::ranges::sort(wanted);
+  const auto repeated = std::ranges::unique(wanted);
+  wanted.erase(repeated.begin(), repeated.end());
+  std::vector<SubjectView> views;
+  const std::scoped_lock lock(mutex_);
+  views.reserve(only.empty() ? subjects_.size() : wanted.size());
+  const auto add = [&](SubjectId id) {
+    if (id < subjects_.size() && !subjects_[id].gone) views.push_back(view_of(id, subjects_[id], now));
+  };
+  if (only.empty())
+    for (SubjectId id = 0; id < subjects_.size(); ++id) add(id);
+  else
+    for (const SubjectId id : wanted) add(id);
   return views;
 }
 

@@ -21,7 +21,7 @@ class MemoryState final : public SharedState {
   void pause(SubjectId provider, MonotonicTime until) noexcept override;
   [[nodiscard]] bool try_retry(SubjectId provider, MonotonicTime now) noexcept override;
   void reap(Now now) override;
-  [[nodiscard]] std::vector<SubjectView> view(Now now) override;
+  [[nodiscard]] std::vector<SubjectView> view(Now now, std::span<const SubjectId> only) override;
 
   /// reserve() without the coroutine, for tests and benchmarks.
   [[nodiscard]] std::expected<void, Refusal> reserve_now(const ReservationRequest& request);
@@ -40,6 +40,7 @@ class MemoryState final : public SharedState {
   void finish(Hold& hold, const Settlement& settlement) noexcept;
   void expire(Hold& hold, Now now) noexcept;
   void correct_expired(Hold& hold, const Settlement& settlement) noexcept;
+  [[nodiscard]] static SubjectView view_of(SubjectId id, Subject& subject, Now now);
   void note_circuit(SubjectId id, Subject& subject, MonotonicTime now) noexcept;
 
   mutable std::mutex mutex_;
