@@ -61,6 +61,7 @@ struct MemoryState::Subject {
   std::vector<Numbered<WindowLimit>> limits;
   std::vector<Numbered<Budget>> budgets;
   std::optional<CircuitBreaker> circuit;
+  std::uint32_t circuit_number = 0;  // of `circuit`, as of limits and budgets
   std::optional<policy::RetryBudget> retries;
   CircuitBreaker::State told = CircuitBreaker::State::closed;  // what the listener last heard
   std::uint32_t in_flight = 0;
@@ -79,9 +80,9 @@ struct MemoryState::Hold {
     std::array<Budget::Pin, kMaxBudgets> pins{};
     std::array<std::uint32_t, kMaxBudgets> budget_numbers{};
     CircuitBreaker::Permit permit{};
+    std::uint32_t circuit_number = 0;  // 0: no permit
     std::uint8_t limits = 0;
     std::uint8_t budgets = 0;
-    bool has_permit = false;
   };
   std::array<Part, kMaxSubjects> parts{};
   std::uint8_t size = 0;
@@ -145,8 +146,10 @@ std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, 
       subject.circuit.reset();
     else if (subject.circuit)
       subject.circuit->reconfigure(*spec.circuit);
-    else
+    else {
       subject.circuit.emplace(*spec.circuit);
+      subject.circuit_number = ++next_number_;
+    }
     if (!spec.retry)
       subject.retries.reset();
     else if (subject.retries)
@@ -220,8 +223,10 @@ std::expected<void, Refusal> MemoryState::reserve_now(const ReservationRequest& 
     if (subject.circuit) {
       const auto permit = subject.circuit->try_admit(request.now.mono);
       assert(permit);  // refusal_of asked at the same instant
-      part.has_permit = permit.has_value();
-      if (permit) part.permit = *permit;
+      if (permit) {
+        part.permit = *permit;
+        part.circuit_number = subject.circuit_number;
+      }
       note_circuit(id, subject, request.now.mono);
     }
     for (auto& [budget, number] : subject.budgets) {
@@ -281,7 +286,7 @@ void MemoryState::finish(Hold& hold, const Settlement& settlement) noexcept {
       if (used >= 0 && used != hold.tokens)
         limit->correct(part.tickets[l], used - hold.tokens, settlement.now.mono);
     }
-    if (part.has_permit && subject.circuit) {
+    if (subject.circuit && part.circuit_number == subject.circuit_number) {
       subject.circuit->report(part.permit, settlement.outcome, settlement.first_byte, settlement.now.mono);
       note_circuit(part.subject, subject, settlement.now.mono);
     }
@@ -298,7 +303,7 @@ void MemoryState::expire(Hold& hold, Now now) noexcept {
     for (std::size_t b = 0; b < part.budgets; ++b)
       if (Budget* const budget = find_number(subject.budgets, part.budget_numbers[b]))
         budget->settle(part.pins[b], hold.estimate, hold.estimate);
-    if (part.has_permit && subject.circuit) {
+    if (subject.circuit && part.circuit_number == subject.circuit_number) {
       subject.circuit->report(part.permit, CircuitBreaker::Outcome::abandoned, {}, now.mono);
       note_circuit(part.subject, subject, now.mono);
     }

@@ -45,7 +45,7 @@ class MemoryState final : public SharedState {
 
   mutable std::mutex mutex_;
   Listener listener_;
-  std::uint32_t next_number_ = 0;  // of limits and budgets
+  std::uint32_t next_number_ = 0;  // of limits, budgets and circuits
   std::deque<Subject> subjects_;  // never shrinks, so that ids stay valid; forgotten ones are marked
   boost::unordered_flat_map<AttemptId, Hold, IdHash> holds_;
   std::deque<std::pair<MonotonicTime, AttemptId>> expired_;  // order of expiry, for forgetting
