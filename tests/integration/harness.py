@@ -213,7 +213,9 @@ class Gateway:
         self._stopped = False
 
     def write(self, config):
-        self.file.write_text(config if isinstance(config, str) else yaml.safe_dump(config, sort_keys=False))
+        if not isinstance(config, str):
+            config = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False)  # copies: no aliases
+        self.file.write_text(config)
 
     def new_client(self, key=KEY, **options):
         """An HTTP client with that key (none: without); its paths start behind the gateway's address."""
