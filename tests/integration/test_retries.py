@@ -256,12 +256,12 @@ def test_a_kept_connection_that_the_provider_has_ended_is_no_failure(start_gatew
     try:
         fields = {"base_url": f"http://127.0.0.1:{provider.port}", "prices": {"per_call_usd": "0.01"}}
         gateway = start_gateway(configuration(mock, fields))
-        for count in range(1, 21):
+        for _ in range(20):
             answer = gateway.client.request(method, "/p/mock/", content=b"x")
             assert answer.status_code == 200
             assert nano(answer.headers["Penstock-Cost"]) == CENT
             until(lambda: provider.streams[-1].socket.fileno() == -1)  # it has closed
-        assert len(provider.requests) == count
+        assert len(provider.requests) == 20
         assert gateway.metric("penstock_retries_total", outcome="made") == 0
     finally:
         provider.close()
