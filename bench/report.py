@@ -40,7 +40,7 @@ class Figures:
             a, b = figure(row), figure(other)
             if a is None or b is None:
                 continue
-            stages = [at(r, stage) for r in (row, other) if at(r, stage)]
+            stages = [r[stage] for r in (row, other) if stage in r]
             bounces = [ns for s in stages for ns in s["bounce_ns"]]
             moved = bool(bounces) and max(bounces) > 1.5 * min(bounces)
             (poor if moved or any(s["disturbed"] for s in stages) else good).append(combine(a, b))
@@ -84,7 +84,7 @@ def render(rows, starts, names, levels):
     ratios += [(f"calls per second, {label}", 2, ratio(s, rate(s))) for s, label in stages]
     ratios += [(f"p99, {label}", 2, ratio(s, plain(f"{s}.p99_us"))) for s, label in stages]
     ratios += [
-        (f"peak memory, {top} connections", 2, ratio(f"c{top}", plain("peak_mib"))),
+        (f"peak memory, {top} connections", 2, ratio(None, plain("peak_mib"))),
         ("CPU, 50 event streams", 2, ratio("streams", plain("streams.cpu_s"))),
     ]
     values = [(f"CPU per call, µs, {label}", 1, absolute(s, cpu_us(s))) for s, label in [*stages, slow]]
@@ -94,7 +94,7 @@ def render(rows, starts, names, levels):
             values.append((f"{p}, µs, {label}", 0, absolute(s, plain(f"{s}.{p}_us"))))
     values += [(f"{p} added, µs, {slow[1]}", 0, added("slow", f"slow.{p}_us")) for p in ("p50", "p99")]
     values += [
-        (f"peak memory, MiB, {top} connections", 1, absolute(f"c{top}", plain("peak_mib"))),
+        (f"peak memory, MiB, {top} connections", 1, absolute(None, plain("peak_mib"))),
         ("first event added, p50, µs, 50 streams", 0, added("streams", "streams.first_p50_us")),
         ("an event's way, p50, µs, 50 streams", 0, absolute("streams", plain("streams.transit_p50_us"))),
         ("an event's way, p99, µs, 50 streams", 0, absolute("streams", plain("streams.transit_p99_us"))),
@@ -120,7 +120,7 @@ def render(rows, starts, names, levels):
 
 def goals(figures, starts, top):
     cpu, mark = figures.compare("penstock", "nginx", "c64", cpu_us("c64"), lambda a, b: a / b)
-    memory, _ = figures.absolute("penstock", f"c{top}", plain("peak_mib"))
+    memory, _ = figures.absolute("penstock", None, plain("peak_mib"))
     lines = [
         ("CPU per call, 64 connections, ratio to nginx", cpu, mark, GOALS["cpu_64"], 2),
         (f"peak memory, {top} connections, MiB", memory, "", GOALS["memory_mib"], 1),

@@ -169,7 +169,7 @@ def core_bounce_ns(options):
 
 
 class Patience:
-    """How long, over the whole run, to wait for a machine that others use to become quiet."""
+    """How much longer, over the whole run, it may take because others use the machine: waiting and repeating."""
 
     def __init__(self, seconds):
         self.left_s = seconds
@@ -185,8 +185,8 @@ class Patience:
 
 
 def measured(target, upstream, run, options):
-    """What run() tells, with the target's CPU time and how much others disturbed it. A disturbed run is made
-    again once; the choice between the two never looks at what was measured."""
+    """What run() tells, with the target's CPU time and how much others disturbed it. While there is patience a
+    disturbed run is made again once; the choice between the two never looks at what was measured."""
     tries = []
     for _ in range(2):
         options.patience.wait()
@@ -208,8 +208,9 @@ def measured(target, upstream, run, options):
         }
         result["disturbed"] = result["others"] > FOREIGN_LIMIT or max(bounce) > 1.5 * min(bounce)
         tries.append(result)
-        if not result["disturbed"]:
+        if not result["disturbed"] or options.patience.left_s <= 0:
             break
+        options.patience.left_s -= wall
     return min(tries, key=lambda r: (r["disturbed"], r["others"]))
 
 
@@ -333,7 +334,7 @@ def arguments():
     parser.add_argument("--levels", default="1,16,64,256", help="connections, rising (default: %(default)s)")
     parser.add_argument("--targets", default="", help="nginx,haproxy,penstock and portkey where installed")
     parser.add_argument(
-        "--patience", type=float, default=60, help="seconds to wait for a quiet machine, in all"
+        "--patience", type=float, default=60, help="seconds more, in all, for a quiet machine"
     )
     parser.add_argument(
         "--build", type=Path, default=HERE.parent / "build/release", help="the build's folder"
