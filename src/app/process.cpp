@@ -50,7 +50,7 @@ std::vector<control::ProviderInfo> provider_infos(const gateway::Snapshot& snaps
   std::vector<control::ProviderInfo> infos;
   for (const gateway::ProviderPlan& provider : snapshot.providers) {
     control::ProviderInfo info{.name = provider.config->name, .subject = provider.subject, .endpoints = {}};
-    for (const gateway::EndpointPlan& endpoint : provider.endpoints) info.endpoints.push_back(endpoint.name);
+    for (const gateway::EndpointPlan& endpoint : provider.endpoints) info.endpoints.emplace_back(endpoint.name.view());
     infos.push_back(std::move(info));
   }
   return infos;
@@ -62,7 +62,7 @@ struct Lane {
                 std::size_t index)
       : watch(io), worker(workers.emplace_back(io, watch, services, index)), server(io, watch, shared, index), sweeper(io) {}
 
-  boost::asio::io_context io{1};
+  boost::asio::io_context io{BOOST_ASIO_CONCURRENCY_HINT_UNSAFE_IO};  // only its own thread touches its sockets
   boost::asio::executor_work_guard<Executor> work{io.get_executor()};
   http::DeadlineWatch watch;
   gateway::Worker& worker;
@@ -183,6 +183,7 @@ Result<void> Process::start() {
   const auto address = boost::asio::ip::make_address(listen.address, error);
   if (error) return refuse(Reason::gateway_error, "cannot listen", listen.address + " is not an address");
   boost::asio::ip::tcp::endpoint endpoint(address, listen.port);
+  if (auto free = http::Server::check_free(endpoint); !free) return free;
   const std::size_t count = listen.workers != 0 ? listen.workers : std::max(1U, std::thread::hardware_concurrency());
   for (std::size_t i = 0; i < count; ++i) {
     Lane& lane = self.lanes.emplace_back(self.services, *self.shared, self.workers, i);

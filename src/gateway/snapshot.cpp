@@ -12,14 +12,14 @@ bool has_unit_pointers(const policy::PriceList& prices) {
 
 void fill_endpoint(EndpointPlan& plan, const config::Provider& provider, const config::Endpoint* endpoint,
                    observe::Metrics& metrics) {
-  plan.name = endpoint == nullptr ? "other" : endpoint->name;
+  plan.name = Name(endpoint == nullptr ? "other" : std::string_view(endpoint->name));
   plan.config = endpoint;
   plan.prices = endpoint != nullptr && endpoint->prices ? &*endpoint->prices : &provider.prices;
-  plan.label = "/p/" + provider.name + "/" + plan.name;
+  plan.label = "/p/" + provider.name + "/" + std::string(plan.name.view());
   plan.reads_request = plan.prices->has_models();
   plan.reads_answer = plan.prices->has_models() || has_unit_pointers(*plan.prices);
-  plan.duration = &metrics.duration.with({provider.name, plan.name});
-  plan.unmetered = &metrics.unmetered.with({provider.name, plan.name});
+  plan.duration = &metrics.duration.with({provider.name, plan.name.view()});
+  plan.unmetered = &metrics.unmetered.with({provider.name, plan.name.view()});
 }
 
 /// Collects subjects and puts each one's id where it is wanted, once they are declared.
@@ -60,7 +60,7 @@ void add_models(ProviderPlan& plan, const policy::PriceList& prices) {
   const auto add = [&](std::string_view name, const policy::ModelPrice& price) {
     auto& place = plan.models[&price];
     if (!place) place = std::make_unique<ModelPlan>();
-    place->name = name;
+    place->name = Name(name);
     place->price = &price;
   };
   for (const auto& [name, price] : prices.models) add(name, price);
@@ -127,6 +127,7 @@ Result<std::shared_ptr<const Snapshot>> Snapshot::make(config::Config given, sto
     ProviderPlan& plan = snapshot->providers.emplace_back();
     plan.index = snapshot->providers.size() - 1;
     plan.config = &provider;
+    plan.name = Name(provider.name);
     if (auto filled = fill_upstream(plan, metrics); !filled) return std::unexpected(filled.error());
     auto spec = subject_of(store::SubjectKind::provider, provider);
     spec.circuit = provider.circuit;
@@ -157,6 +158,7 @@ Result<std::shared_ptr<const Snapshot>> Snapshot::make(config::Config given, sto
   for (const config::Route& route : all.routes) {
     RoutePlan& plan = snapshot->routes.emplace_back();
     plan.config = &route;
+    plan.name = Name(route.name);
     for (const config::Target& target : route.targets) {
       plan.targets.push_back(snapshot->provider_by_name.at(target.provider));
       plan.weights.push_back(target.weight);
@@ -185,9 +187,9 @@ Result<std::shared_ptr<const Snapshot>> Snapshot::make(config::Config given, sto
   for (const ProviderPlan& plan : snapshot->providers) snapshot->provider_by_subject.emplace(plan.subject, &plan);
   for (const config::Key& key : all.keys) {
     const auto consumer = std::ranges::find(all.consumers, key.consumer, &config::Consumer::name);
-    store::KeyEntry entry{.key = key.name,
-                          .consumer = key.consumer,
-                          .team = consumer->team,
+    store::KeyEntry entry{.key = Name(key.name),
+                          .consumer = Name(key.consumer),
+                          .team = Name(consumer->team),
                           .expires = key.expires,
                           .revoked = key.revoked,
                           .allow = consumer->allow,

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/name.hpp"
 #include "base/result.hpp"
 #include "config/config.hpp"
 #include "gateway/meter/request_facts.hpp"
@@ -25,13 +26,13 @@ struct ProviderPlan;
 
 /// Token counters of one model of one provider, made on first use.
 struct ModelPlan {
-  std::string name;  ///< the price entry's name: a closed set, unlike what callers type
+  Name name;  ///< the price entry's name: a closed set, unlike what callers type
   const policy::ModelPrice* price = nullptr;
   mutable SeriesByNumber<observe::Counter, 4> tokens;
 };
 
 struct EndpointPlan {
-  std::string name;  ///< "other" for what no pattern matches
+  Name name;  ///< "other" for what no pattern matches
   const config::Endpoint* config = nullptr;
   const policy::PriceList* prices = nullptr;
   std::string label;                       ///< of http_request_duration_seconds: "/p/openai/chat"
@@ -46,6 +47,7 @@ struct EndpointPlan {
 
 struct ProviderPlan {
   std::size_t index = 0;  ///< of the workers' pools
+  Name name;
   const config::Provider* config = nullptr;
   store::SubjectId subject = 0;
   std::deque<EndpointPlan> endpoints;  // the last one is "other"
@@ -67,6 +69,7 @@ struct ProviderPlan {
 };
 
 struct RoutePlan {
+  Name name;
   const config::Route* config = nullptr;
   std::optional<store::SubjectId> subject;  ///< where it has budgets or limits
   std::vector<const ProviderPlan*> targets;

@@ -13,6 +13,7 @@ bool same_destination(const http::Upstream& a, const http::Upstream& b) {
 
 void Worker::adopt(std::shared_ptr<const Snapshot> next, std::shared_ptr<const store::Directory> keys) {
   auto made = std::make_shared<Generation>();
+  made->number = generation ? generation->number + 1 : 1;
   for (const ProviderPlan& provider : next->providers) {
     std::shared_ptr<http::UpstreamPool> pool;
     if (generation) {

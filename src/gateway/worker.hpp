@@ -32,6 +32,7 @@ struct Services {
 
 /// A configuration as one worker uses it. A call keeps the one it began with, so that a reload changes nothing under it.
 struct Generation {
+  std::uint64_t number = 0;  ///< of this worker, from 1
   std::shared_ptr<const Snapshot> snapshot;
   std::shared_ptr<const store::Directory> directory;
   std::vector<std::shared_ptr<http::UpstreamPool>> pools;  ///< by ProviderPlan::index

@@ -59,6 +59,15 @@ class Exchange {
   std::string_view peer;  ///< the client's address as text
   Now arrived{};          ///< when the head was complete
 
+  /// What a handler wants to remember of a connection from one request to the next.
+  struct Memory {
+    Memory() = default;
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+    virtual ~Memory() = default;
+  };
+  std::unique_ptr<Memory> memory;
+
   /// The next piece of the request body; sends 100 Continue before the first read if the client waits for it.
   [[nodiscard]] Awaitable<BodyPiece> read_body();
   /// All of it, contiguous: in the connection's buffer if it fits, else in a buffer of the exchange.

@@ -17,6 +17,12 @@ constexpr std::uint64_t kMaxDiscardedBody = 64 * 1024;
 constexpr milliseconds kLinger{500};
 constexpr int kBacklog = 4096;
 
+std::unexpected<Error> cannot_listen(std::string_view step, const asio::ip::tcp::endpoint& endpoint, const error_code& error) {
+  return refuse(Reason::gateway_error, "cannot listen",
+                std::string(step) + " " + endpoint.address().to_string() + ":" + std::to_string(endpoint.port()) + ": " +
+                    error.message());
+}
+
 }  // namespace
 
 /// One client's connection, from accept to close.
@@ -35,9 +41,12 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  /// Between two calls: a drain may close it.
-  void close_if_idle() noexcept {
-    if (idle_) transport_.cancel();
+  /// Closes it at once between two calls, else after the one that runs.
+  void drain() noexcept {
+    if (idle_)
+      transport_.cancel();
+    else if (exchange_ != nullptr)
+      exchange_->close_after();
   }
 
   static Awaitable<void> run_owned(std::unique_ptr<Connection> self) { co_await self->run(); }
@@ -54,11 +63,16 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
     in_.grow(kFirstBuffer);
     Exchange exchange(transport_, in_, out_, shared_.options);
     exchange.peer = peer_;
+    exchange_ = &exchange;
     while (co_await read_head(exchange)) {
       co_await shared_.handler.handle(exchange, server_.worker_);
       if (!exchange.finished() && !exchange.client_gone()) exchange.close_after();  // cut: the client must see it
-      if (!co_await end_request(exchange)) break;
+      if (exchange.body_finished() && exchange.keeps_alive() && exchange.body_rest_.empty())
+        in_.compact();
+      else if (!co_await end_request(exchange))
+        break;
     }
+    exchange_ = nullptr;
     if (lingers_) co_await linger();
   }
 
@@ -171,6 +185,7 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
   std::string peer_;
   InBuffer in_;
   std::string out_;
+  Exchange* exchange_ = nullptr;  ///< run()'s, while there is one
   bool idle_ = false;
   bool lingers_ = false;
 };
@@ -184,13 +199,20 @@ Server::Server(asio::io_context& io, DeadlineWatch& watch, Shared& shared, std::
 
 Server::~Server() { connections_->list.clear(); }
 
+Result<void> Server::check_free(const asio::ip::tcp::endpoint& endpoint) {
+  boost::asio::io_context io;
+  asio::basic_socket_acceptor<asio::ip::tcp, Executor> acceptor(io);
+  error_code error;
+  acceptor.open(endpoint.protocol(), error);
+  if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);  // but not the port
+  if (!error) acceptor.bind(endpoint, error);
+  if (error) return cannot_listen("bind", endpoint, error);
+  return {};
+}
+
 Result<asio::ip::tcp::endpoint> Server::listen(const asio::ip::tcp::endpoint& endpoint) {
   error_code error;
-  const auto failed = [&](std::string_view step) {
-    return refuse(Reason::gateway_error, "cannot listen",
-                  std::string(step) + " " + endpoint.address().to_string() + ":" + std::to_string(endpoint.port()) + ": " +
-                      error.message());
-  };
+  const auto failed = [&](std::string_view step) { return cannot_listen(step, endpoint, error); };
   using ReusePort = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
   if (acceptor_.open(endpoint.protocol(), error)) return failed("open");
   acceptor_.set_option(asio::socket_base::reuse_address(true), error);
@@ -230,7 +252,7 @@ void Server::drain() {
   draining_ = true;
   error_code ignored;
   acceptor_.close(ignored);
-  for (Connection& connection : connections_->list) connection.close_if_idle();
+  for (Connection& connection : connections_->list) connection.drain();
 }
 
 bool Server::idle() const noexcept { return connections_->list.empty(); }

@@ -42,10 +42,12 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
+  /// Whether nobody listens there. Sharing a port (SO_REUSEPORT) would else let two programs of one user do so unnoticed.
+  [[nodiscard]] static Result<void> check_free(const asio::ip::tcp::endpoint& endpoint);
   /// Binds and listens; port 0 takes a free one. Returns the endpoint.
   [[nodiscard]] Result<asio::ip::tcp::endpoint> listen(const asio::ip::tcp::endpoint& endpoint);
   void start();
-  /// Accepts no more, closes idle connections, lets the others finish their call. Call on the worker's thread.
+  /// Accepts no more, closes idle connections, lets the others finish their call, which ends them. Call on the worker's thread.
   void drain();
   [[nodiscard]] bool idle() const noexcept;
   [[nodiscard]] bool draining() const noexcept { return draining_; }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/name.hpp"
 #include "base/time.hpp"
 #include "store/shared_state.hpp"
 
@@ -16,9 +17,9 @@ using KeyHash = std::array<std::uint8_t, 32>;  ///< SHA-256 of the key's text
 
 /// A key and whose it is, ready for a call: names for records, subjects for admission.
 struct KeyEntry {
-  std::string key;
-  std::string consumer;
-  std::string team;  ///< empty: none
+  Name key;
+  Name consumer;
+  Name team;  ///< empty: none
   std::optional<WallTime> expires;
   bool revoked = false;
   std::vector<std::string> allow;  ///< "provider:openai", "route:chat"; empty: everything

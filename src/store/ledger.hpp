@@ -1,22 +1,24 @@
 #pragma once
 
+#include <boost/container/small_vector.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "base/ids.hpp"
 #include "base/money.hpp"
+#include "base/name.hpp"
 #include "base/reason.hpp"
 #include "base/time.hpp"
 #include "store/shared_state.hpp"
 
 namespace penstock::store {
 
-/// One attempt of a call. Names are configured names, never what a caller typed.
+/// One attempt of a call.
 struct AttemptRecord {
   AttemptId id;
-  std::string provider;
-  std::string endpoint;
+  Name provider;
+  Name endpoint;
   NanoUsd estimate{};
   NanoUsd cost{};
   Ending ending = Ending::released;
@@ -27,18 +29,18 @@ struct AttemptRecord {
 struct CallRecord {
   CallId id;
   WallTime at{};
-  std::string route;
-  std::string consumer;
-  std::string team;
-  std::string key;
-  std::string tag;
-  std::string model;
+  Name route;
+  Name consumer;
+  Name team;
+  Name key;
+  Name model;       ///< the price entry's name, never what the caller typed
+  std::string tag;  ///< the caller's Penstock-Tag, at most 64 bytes
   int status = 0;
   std::optional<Reason> reason;
   NanoUsd cost{};
   bool cost_estimated = false;
   nanoseconds total{};
-  std::vector<AttemptRecord> attempts;
+  boost::container::small_vector<AttemptRecord, 1> attempts;
 };
 
 /// The record of calls and spend. `record` never delays a response: a backend appends and returns. Thread-safe.

@@ -20,6 +20,34 @@ std::string_view key_in(const http::Field& field) {
   return value.starts_with(kKeyPrefix) ? value : std::string_view{};
 }
 
+/// The key of the last request on a connection: callers keep connections, and a comparison is cheaper than a hash.
+struct LastKey final : http::Exchange::Memory {
+  std::string text;
+  std::uint64_t generation = 0;
+  std::shared_ptr<const store::KeyEntry> entry;
+};
+
+std::shared_ptr<const store::KeyEntry> find_key(Call& call, std::string_view text) {
+  if (text.size() > kMaxKeyLength) return nullptr;
+  auto* last = static_cast<LastKey*>(call.exchange.memory.get());
+  // In constant time: a proxy in front of us may put several callers on one connection.
+  if (last != nullptr && last->generation == call.generation->number && last->text.size() == text.size() &&
+      sodium_memcmp(last->text.data(), text.data(), text.size()) == 0)
+    return last->entry;
+  store::KeyHash hash;
+  crypto_hash_sha256(hash.data(), reinterpret_cast<const unsigned char*>(text.data()), text.size());
+  auto entry = call.generation->directory->find_key(hash);
+  if (!entry) return nullptr;
+  if (last == nullptr) {
+    call.exchange.memory = std::make_unique<LastKey>();
+    last = static_cast<LastKey*>(call.exchange.memory.get());
+  }
+  last->text = text;
+  last->generation = call.generation->number;
+  last->entry = entry;
+  return entry;
+}
+
 }  // namespace
 
 Step authenticate(Call& call) {
@@ -48,11 +76,7 @@ Step authenticate(Call& call) {
                               .detail = {},
                               .retry_after = {}});
   }
-  if (text.size() <= kMaxKeyLength) {
-    store::KeyHash hash;
-    crypto_hash_sha256(hash.data(), reinterpret_cast<const unsigned char*>(text.data()), text.size());
-    call.key = call.generation->directory->find_key(hash);
-  }
+  call.key = find_key(call, text);
   const bool usable = call.key && !call.key->revoked && (!call.key->expires || *call.key->expires > call.now.wall);
   if (usable) return Step::next;
   // One answer for all: a caller learns nothing about which keys exist.

@@ -3,7 +3,8 @@
 namespace penstock::gateway {
 namespace {
 
-constexpr std::array<std::string_view, 8> kMethods{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"};
+constexpr std::array<std::string_view, 8> kMethods{"GET",    "POST", "PUT",     "PATCH",
+                                                   "DELETE", "HEAD", "OPTIONS", "TRACE"};
 
 std::uint32_t method_number(std::string_view method) noexcept {
   const auto found = std::ranges::find(kMethods, method);
@@ -16,12 +17,15 @@ void observe_http(Call& call, const EndpointPlan* endpoint, nanoseconds total) {
   const std::string_view method_name = method < kMethods.size() ? kMethods[method] : "other";
   if (endpoint == nullptr) {
     // Refused before it was matched; rare enough for a look-up.
-    call.services.metrics.http_duration.with({method_name, "unmatched", std::to_string(exchange.status())}).observe(total);
+    call.services.metrics.http_duration.with({method_name, "unmatched", std::to_string(exchange.status())})
+        .observe(total);
     return;
   }
   endpoint->http_durations
       .get(method * 1000 + static_cast<std::uint32_t>(exchange.status()),
-           [&]() -> observe::Histogram& {
+           [&](std::optional<std::uint32_t> number) -> observe::Histogram& {
+             if (!number)
+               return call.services.metrics.http_duration.with({"other", endpoint->label, "other"});
              return call.services.metrics.http_duration.with(
                  {method_name, endpoint->label, std::to_string(exchange.status())});
            })
@@ -31,12 +35,12 @@ void observe_http(Call& call, const EndpointPlan* endpoint, nanoseconds total) {
 store::CallRecord make_record(const Call& call, nanoseconds total) {
   store::CallRecord made{.id = call.id,
                          .at = call.exchange.arrived.wall,
-                         .route = call.route == nullptr ? std::string() : call.route->config->name,
-                         .consumer = call.key ? call.key->consumer : std::string(),
-                         .team = call.key ? call.key->team : std::string(),
-                         .key = call.key ? call.key->key : std::string(),
-                         .tag = std::string(call.tag),
+                         .route = call.route == nullptr ? Name() : call.route->name,
+                         .consumer = call.key ? call.key->consumer : Name(),
+                         .team = call.key ? call.key->team : Name(),
+                         .key = call.key ? call.key->key : Name(),
                          .model = {},
+                         .tag = std::string(call.tag),
                          .status = call.exchange.status(),
                          .reason = {},
                          .cost = call.cost(),
@@ -44,13 +48,12 @@ store::CallRecord make_record(const Call& call, nanoseconds total) {
                          .total = total,
                          .attempts = {}};
   if (call.refusal) made.reason = call.refusal->reason;
-  made.attempts.reserve(call.attempts.size());
   for (const Attempt& attempt : call.attempts) {
     if (attempt.model != nullptr) made.model = attempt.model->name;
     if (!made.reason && attempt.reason) made.reason = attempt.reason;
     made.cost_estimated |= attempt.cost_estimated;
     made.attempts.push_back({.id = attempt.id,
-                             .provider = attempt.provider->config->name,
+                             .provider = attempt.provider->name,
                              .endpoint = attempt.endpoint->name,
                              .estimate = attempt.estimate,
                              .cost = attempt.cost,
@@ -67,22 +70,24 @@ void log_call(const Call& call, const store::CallRecord& made, nanoseconds upstr
   observe::CallLine line;
   line.call = call.id;
   line.at = made.at;
-  line.method = method_number(call.exchange.request.method) < kMethods.size() ? call.exchange.request.method : "other";
+  line.method =
+      method_number(call.exchange.request.method) < kMethods.size() ? call.exchange.request.method : "other";
   if (!call.attempts.empty()) {
     const Attempt& last = call.attempts.back();
     line.provider = last.provider->config->name;
-    line.endpoint = last.endpoint->name;
+    line.endpoint = last.endpoint->name.view();
     line.first_byte = last.first_byte;
-    line.input_tokens = last.usage.input_tokens + last.usage.cached_input_tokens + last.usage.cache_write_tokens;
+    line.input_tokens =
+        last.usage.input_tokens + last.usage.cached_input_tokens + last.usage.cache_write_tokens;
     line.output_tokens = last.usage.output_tokens;
   } else if (call.targets.size() == 1) {
     line.provider = call.targets.front()->config->name;
   }
-  line.route = made.route;
-  line.consumer = made.consumer;
-  line.team = made.team;
-  line.key = made.key;
-  line.model = made.model;
+  line.route = made.route.view();
+  line.consumer = made.consumer.view();
+  line.team = made.team.view();
+  line.key = made.key.view();
+  line.model = made.model.view();
   line.tag = made.tag;
   line.status = made.status;
   if (made.reason) line.reason = info(*made.reason).name;
@@ -105,9 +110,11 @@ void record(Call& call) {
   nanoseconds upstream{};
   for (const Attempt& attempt : call.attempts) upstream += attempt.duration;
   const EndpointPlan* const endpoint =
-      call.attempts.empty() ? (call.targets.empty() ? nullptr : &call.targets.front()->endpoint_of(
-                                                                    call.exchange.request.method, call.path))
-                            : call.attempts.back().endpoint;
+      call.attempts.empty()
+          ? (call.targets.empty()
+                 ? nullptr
+                 : &call.targets.front()->endpoint_of(call.exchange.request.method, call.path))
+          : call.attempts.back().endpoint;
   observe_http(call, endpoint, total);
   call.services.overhead.observe(std::max(nanoseconds::zero(), total - upstream - call.waited));
   store::CallRecord made = make_record(call, total);

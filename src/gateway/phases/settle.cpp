@@ -10,7 +10,8 @@ void count_tokens(Call& call, const Attempt& attempt) {
     model.tokens
         .get(number,
              [&]() -> observe::Counter& {
-               return call.services.metrics.tokens.with({attempt.provider->config->name, model.name, type});
+               return call.services.metrics.tokens.with(
+                   {attempt.provider->config->name, model.name.view(), type});
              })
         .add(amount);
   };
@@ -39,13 +40,18 @@ void settle(Call& call, Attempt& attempt, policy::CircuitBreaker::Outcome outcom
   if (attempt.cost_estimated) attempt.endpoint->unmetered->add();
   // Status 0: there was no answer; the label is the reason then.
   attempt.endpoint->calls
-      .get(attempt.status != 0 ? static_cast<std::uint32_t>(attempt.status)
-                               : 1000U + static_cast<std::uint32_t>(attempt.reason.value_or(Reason::gateway_error)),
-           [&]() -> observe::Counter& {
-             const std::string status = attempt.status != 0
-                                            ? std::to_string(attempt.status)
-                                            : std::string(info(attempt.reason.value_or(Reason::gateway_error)).name);
-             return call.services.metrics.calls.with({provider.config->name, attempt.endpoint->name, status});
+      .get(attempt.status != 0
+               ? static_cast<std::uint32_t>(attempt.status)
+               : 1000U + static_cast<std::uint32_t>(attempt.reason.value_or(Reason::gateway_error)),
+           [&](std::optional<std::uint32_t> number) -> observe::Counter& {
+             // A provider can answer 500 different statuses; beyond the first two dozen they are one.
+             const std::string status =
+                 !number ? "other"
+                 : attempt.status != 0
+                     ? std::to_string(attempt.status)
+                     : std::string(info(attempt.reason.value_or(Reason::gateway_error)).name);
+             return call.services.metrics.calls.with(
+                 {provider.config->name, attempt.endpoint->name.view(), status});
            })
       .add();
   attempt.endpoint->duration->observe(attempt.duration);

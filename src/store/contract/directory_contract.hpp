@@ -29,7 +29,7 @@ class DirectoryContract : public testing::TestWithParam<DirectoryBackend> {
   }
   static KeyEntry entry(std::string name) {
     KeyEntry made;
-    made.key = std::move(name);
+    made.key = Name(name);
     return made;
   }
 };
@@ -39,9 +39,9 @@ TEST_P(DirectoryContract, FindsAKeyByItsWholeHash) {
   // The second differs from the first in its last byte only.
   const auto directory = GetParam().make({{hash(1), entry("a")}, {hash(1, 1), entry("b")}});
   ASSERT_NE(directory->find_key(hash(1)), nullptr);
-  EXPECT_EQ(directory->find_key(hash(1))->key, "a");
+  EXPECT_EQ(directory->find_key(hash(1))->key.view(), "a");
   ASSERT_NE(directory->find_key(hash(1, 1)), nullptr);
-  EXPECT_EQ(directory->find_key(hash(1, 1))->key, "b");
+  EXPECT_EQ(directory->find_key(hash(1, 1))->key.view(), "b");
   EXPECT_EQ(directory->find_key(hash(1, 2)), nullptr);
   EXPECT_EQ(directory->find_key(hash(0)), nullptr);
   EXPECT_EQ(GetParam().make({})->find_key(hash(1)), nullptr);
@@ -50,8 +50,8 @@ TEST_P(DirectoryContract, FindsAKeyByItsWholeHash) {
 // Whether it may be used is for the caller to decide: the reason for a refusal stands in its log.
 TEST_P(DirectoryContract, TellsAllThatItKnowsOfAKeyRevokedOrNot) {
   KeyEntry made = entry("a");
-  made.consumer = "app";
-  made.team = "search";
+  made.consumer = Name("app");
+  made.team = Name("search");
   made.expires = WallTime{std::chrono::hours{1}};
   made.revoked = true;
   made.allow = {"provider:p", "route:r"};

@@ -52,27 +52,27 @@ TEST_P(LedgerContract, TellsTheNewestFirstAndNoMoreThanAskedFor) {
 TEST_P(LedgerContract, GivesBackWhatWasRecorded) {
   CallRecord made = call(9, 1'234'567'890'123);
   made.at = WallTime{std::chrono::hours{500'000}};
-  made.route = "chat";
-  made.consumer = "app";
-  made.team = "search";
-  made.key = "app-key";
+  made.route = Name("chat");
+  made.consumer = Name("app");
+  made.team = Name("search");
+  made.key = Name("app-key");
   made.tag = "nightly";
-  made.model = "m";
+  made.model = Name("m");
   made.status = 429;
   made.reason = Reason::policy_budget_exceeded;
   made.cost_estimated = true;
   made.total = milliseconds{17};
   made.attempts = {{.id = {1, 10},
-                    .provider = "p",
-                    .endpoint = "other",
+                    .provider = Name("p"),
+                    .endpoint = Name("other"),
                     .estimate = {5},
                     .cost = {3},
                     .ending = Ending::actual,
                     .status = 503,
                     .reason = Reason::provider_error},
                    {.id = {1, 11},
-                    .provider = "q",
-                    .endpoint = "chat",
+                    .provider = Name("q"),
+                    .endpoint = Name("chat"),
                     .estimate = {7},
                     .cost = {7},
                     .ending = Ending::estimate,

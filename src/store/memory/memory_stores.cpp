@@ -43,14 +43,20 @@ std::size_t MemoryCallerLimits::callers() const {
 void MemoryLedger::record(CallRecord call) {
   const std::scoped_lock lock(mutex_);
   total_ += call.cost;
-  calls_.push_back(std::move(call));
-  if (calls_.size() > max_calls_) calls_.pop_front();
+  if (calls_.size() < max_calls_) {
+    calls_.push_back(std::move(call));
+    return;
+  }
+  calls_[next_] = std::move(call);
+  next_ = (next_ + 1) % max_calls_;
 }
 
 std::vector<CallRecord> MemoryLedger::recent(std::size_t count) const {
   const std::scoped_lock lock(mutex_);
-  const auto take = static_cast<std::ptrdiff_t>(std::min(count, calls_.size()));
-  return {calls_.rbegin(), calls_.rbegin() + take};
+  std::vector<CallRecord> newest;
+  for (std::size_t i = 0; i < std::min(count, calls_.size()); ++i)
+    newest.push_back(calls_[(next_ + calls_.size() - 1 - i) % calls_.size()]);
+  return newest;
 }
 
 NanoUsd MemoryLedger::total_cost() const {

@@ -45,7 +45,8 @@ class MemoryLedger final : public Ledger {
  private:
   std::size_t max_calls_;
   mutable std::mutex mutex_;
-  std::deque<CallRecord> calls_;
+  std::vector<CallRecord> calls_;  // a ring, once it is full
+  std::size_t next_ = 0;           // the oldest, then
   NanoUsd total_{};
 };
 
