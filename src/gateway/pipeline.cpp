@@ -51,12 +51,11 @@ Awaitable<bool> make_attempts(Call& call) {
   co_return false;
 }
 
-Awaitable<bool> go(Call& call) {
+/// What needs no waiting; a call that is refused here costs next to nothing.
+Step begin(Call& call) {
   for (const Phase phase : kBeforeTheBody)
-    if (phase(call) == Step::refuse) co_return false;
-  // Before admission: the body bounds the cost. After authentication: strangers send us nothing.
-  if (co_await read_request_body(call) == Step::refuse) co_return false;
-  co_return co_await make_attempts(call);
+    if (phase(call) == Step::refuse) return Step::refuse;
+  return Step::next;
 }
 
 }  // namespace
@@ -79,7 +78,14 @@ Awaitable<void> run_call(http::Exchange& exchange, Worker& worker) {
   Call call(exchange, worker);
   call.id = {worker.services.epoch, worker.sequence()};
   call.now = exchange.arrived;
-  if (!co_await go(call)) co_await respond(call);
+  bool answered = false;
+  if (begin(call) == Step::next) {
+    // Before admission: the body bounds the cost. After authentication: strangers send us nothing.
+    Step read = Step::next;
+    if (!take_request_body(call)) read = co_await read_request_body(call);
+    if (read == Step::next) answered = co_await make_attempts(call);
+  }
+  if (!answered) co_await respond(call);
   record(call);  // after the answer: it never delays one
 }
 

@@ -16,7 +16,7 @@ namespace {
 
 constexpr asio::use_awaitable_t<Executor> kAwait{};
 constexpr std::size_t kBuffer = 16 * 1024;
-/// An idle connection that was used a moment ago is taken as it is; an older one is first asked whether the peer has ended it.
+/// An idle connection that was used a moment ago may be taken as it is; an older one is first asked whether the peer has ended it.
 constexpr milliseconds kTrusted{50};
 
 }  // namespace
@@ -31,26 +31,33 @@ UpstreamConnection::~UpstreamConnection() {
   if (upstream_->open != nullptr) upstream_->open->add(-1);
 }
 
-Awaitable<UpstreamFault> UpstreamConnection::send(std::span<const std::string_view> pieces, MonotonicTime deadline) {
+std::optional<UpstreamFault> UpstreamConnection::try_send(std::span<const std::string_view> pieces) {
   std::size_t total = 0;
   for (const std::string_view piece : pieces) total += piece.size();
   error_code error;
-  const std::size_t written = transport_.try_write(pieces, error);
-  if (!error && written < total) {
-    transport_.set_deadline(deadline);
-    co_await transport_.write_rest(pieces, written, error);
-    const bool timed_out = transport_.timed_out();
-    transport_.clear_deadline();
-    if (error && timed_out) {
-      spoilt_ = true;
-      co_return UpstreamFault::timeout;
-    }
-  }
+  sent_ = transport_.try_write(pieces, error);
   if (error) {
     spoilt_ = true;
-    co_return UpstreamFault::closed;
+    return UpstreamFault::closed;
   }
-  co_return UpstreamFault::none;
+  if (sent_ == total) return UpstreamFault::none;
+  return std::nullopt;
+}
+
+Awaitable<UpstreamFault> UpstreamConnection::send_rest(std::span<const std::string_view> pieces, MonotonicTime deadline) {
+  error_code error;
+  transport_.set_deadline(deadline);
+  co_await transport_.write_rest(pieces, sent_, error);
+  const bool timed_out = transport_.timed_out();
+  transport_.clear_deadline();
+  if (!error) co_return UpstreamFault::none;
+  spoilt_ = true;
+  co_return timed_out ? UpstreamFault::timeout : UpstreamFault::closed;
+}
+
+Awaitable<UpstreamFault> UpstreamConnection::send(std::span<const std::string_view> pieces, MonotonicTime deadline) {
+  if (const auto fault = try_send(pieces)) co_return *fault;
+  co_return co_await send_rest(pieces, deadline);
 }
 
 Awaitable<void> UpstreamConnection::wait_readable(error_code& error) {
@@ -82,7 +89,7 @@ Awaitable<UpstreamError> UpstreamConnection::read_head(ResponseHead& head, bool 
         body_left_ = head.content_length;
         keep_alive_ = head.keep_alive;
         body_done_ = body_ == BodyKind::none || (body_ == BodyKind::length && body_left_ == 0);
-        if (body_ == BodyKind::chunked) chunks_.reset();
+        chunks_.reset();  // also forgets the trailers of the answer before
         if (head.status >= 100 && head.status < 200) body_done_ = false;
         co_return UpstreamError{};
       }
@@ -178,11 +185,12 @@ UpstreamPool::UpstreamPool(asio::io_context& io, DeadlineWatch& watch, Upstream 
 
 UpstreamPool::~UpstreamPool() = default;
 
-std::unique_ptr<UpstreamConnection> UpstreamPool::try_idle(MonotonicTime now) noexcept {
+std::unique_ptr<UpstreamConnection> UpstreamPool::try_idle(MonotonicTime now, Trust trust) noexcept {
   while (!idle_.empty()) {
     auto connection = std::move(idle_.back());
     idle_.pop_back();
-    if (now - connection->idle_since_ > kTrusted && connection->transport_.has_something_to_read()) continue;
+    const bool asks = trust == Trust::asking || now - connection->idle_since_ > kTrusted;
+    if (asks && connection->transport_.has_something_to_read()) continue;
     ++connection->uses_;
     return connection;
   }
@@ -193,7 +201,7 @@ Awaitable<UpstreamPool::Lease> UpstreamPool::acquire(Want want, MonotonicTime de
   using namespace asio::experimental::awaitable_operators;
   const MonotonicTime now = std::chrono::steady_clock::now();
   if (want == Want::any)
-    if (auto connection = try_idle(now)) co_return Lease{std::move(connection), {}};
+    if (auto connection = try_idle(now, Trust::asking)) co_return Lease{std::move(connection), {}};
   Timer timer(io_);
   timer.expires_at(std::min(deadline, now + upstream_.connect_timeout));
   error_code ignored;

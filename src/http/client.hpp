@@ -2,6 +2,7 @@
 
 #include <boost/asio/ssl/context.hpp>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,6 +55,9 @@ class UpstreamConnection {
 
   /// Writes all pieces (at most 8) by `deadline`.
   [[nodiscard]] Awaitable<UpstreamFault> send(std::span<const std::string_view> pieces, MonotonicTime deadline);
+  /// The same where the kernel takes all at once, without a coroutine; nothing: call `send_rest` with the same pieces.
+  [[nodiscard]] std::optional<UpstreamFault> try_send(std::span<const std::string_view> pieces);
+  [[nodiscard]] Awaitable<UpstreamFault> send_rest(std::span<const std::string_view> pieces, MonotonicTime deadline);
   /// Bytes have come, or the end, before all of the request was sent.
   [[nodiscard]] bool answered_early() noexcept { return transport_.has_something_to_read(); }
   /// Waits until that is so, or the wait is cancelled.
@@ -97,6 +101,7 @@ class UpstreamConnection {
   std::uint64_t body_left_ = 0;
   ChunkDecoder chunks_;
   std::uint64_t uses_ = 0;
+  std::size_t sent_ = 0;  // of the pieces of a try_send
   MonotonicTime idle_since_{};
   bool body_done_ = false;
   bool keep_alive_ = false;
@@ -119,8 +124,10 @@ class UpstreamPool {
   /// classified before it is connected to.
   enum class Want : std::uint8_t { any, fresh };
   [[nodiscard]] Awaitable<Lease> acquire(Want want, MonotonicTime deadline);
-  /// An idle one or null, without waiting.
-  [[nodiscard]] std::unique_ptr<UpstreamConnection> try_idle(MonotonicTime now) noexcept;
+  /// An idle one or null, without waiting. `trusting`: one that was used a moment ago is taken unasked; for requests that are
+  /// repeated anyway when the peer turns out to have ended it. `asking` always looks first, which costs a system call.
+  enum class Trust : std::uint8_t { trusting, asking };
+  [[nodiscard]] std::unique_ptr<UpstreamConnection> try_idle(MonotonicTime now, Trust trust) noexcept;
   /// Back for reuse if it may be, else closed.
   void release(std::unique_ptr<UpstreamConnection> connection) noexcept;
   /// Closes what was idle for too long; called about once a second.

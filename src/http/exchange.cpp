@@ -167,6 +167,13 @@ Awaitable<BodyPiece> Exchange::read_body() {
   co_return piece;
 }
 
+std::optional<std::string_view> Exchange::take_whole_body() {
+  if (body_done_) return std::string_view{};
+  if (request.body != BodyKind::length || body_left_ > in_.end - in_.begin || body_left_ > options_.max_body_bytes)
+    return std::nullopt;
+  return take_buffered().data;
+}
+
 Awaitable<BodyPiece> Exchange::read_whole_body(std::uint64_t max_bytes) {
   max_bytes = std::min(max_bytes, options_.max_body_bytes);
   BodyPiece piece;
@@ -240,27 +247,63 @@ Awaitable<bool> Exchange::send(std::string_view piece) {
   co_return co_await write(pieces);
 }
 
-Awaitable<bool> Exchange::finish(std::string_view piece, std::string_view trailers) {
+/// The end of a response: the head if it has not gone, the last piece, and what ends the body. `size`: 24 bytes for a chunk's header.
+Exchange::Pieces Exchange::last_pieces(std::string_view piece, std::string_view trailers, char* size) {
   finished_ = true;
-  char size[24];
-  const std::string_view head = head_sent_ ? std::string_view{} : std::string_view{out_};
+  Pieces pieces;
+  if (!head_sent_) pieces.push_back(out_);
   head_sent_ = true;
-  if (framing_ == Framing::none) piece = {};
+  if (framing_ == Framing::none) return pieces;
   if (framing_ == Framing::length) {
     response_left_ -= piece.size();
     // Short of what was announced: the client must see that by the end of the connection.
     if (response_left_ != 0) keep_alive_ = false;
   }
-  if (framing_ == Framing::chunked) {
-    if (piece.empty()) {
-      const std::string_view pieces[] = {head, "0\r\n", trailers, "\r\n"};
-      co_return co_await write(pieces);
-    }
-    const std::string_view pieces[] = {head, {size, write_chunk_header(piece.size(), size)}, piece, "\r\n0\r\n", trailers,
-                                       "\r\n"};
-    co_return co_await write(pieces);
+  if (framing_ != Framing::chunked) {
+    pieces.push_back(piece);
+    return pieces;
   }
-  const std::string_view pieces[] = {head, piece};
+  if (piece.empty()) {
+    pieces.push_back("0\r\n");
+  } else {
+    pieces.push_back({size, write_chunk_header(piece.size(), size)});
+    pieces.push_back(piece);
+    pieces.push_back("\r\n0\r\n");
+  }
+  pieces.push_back(trailers);
+  pieces.push_back("\r\n");
+  return pieces;
+}
+
+Awaitable<bool> Exchange::finish(std::string_view piece, std::string_view trailers) {
+  char size[24];
+  const Pieces pieces = last_pieces(piece, trailers, size);
+  co_return co_await write(pieces);
+}
+
+bool Exchange::try_finish(std::string_view piece, std::string_view trailers) {
+  char size[24];
+  const Pieces pieces = last_pieces(piece, trailers, size);
+  if (client_gone_) return true;
+  error_code error;
+  std::size_t written = transport_.try_write(pieces, error);
+  if (error) {
+    client_gone_ = true;
+    keep_alive_ = false;
+    return true;
+  }
+  bytes_sent_ += written;
+  unwritten_.clear();
+  for (const std::string_view each : pieces) {
+    const std::size_t skip = std::min(written, each.size());
+    written -= skip;
+    unwritten_.append(each.substr(skip));
+  }
+  return unwritten_.empty();
+}
+
+Awaitable<bool> Exchange::flush() {
+  const std::string_view pieces[] = {unwritten_};
   co_return co_await write(pieces);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/container/static_vector.hpp>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,6 +71,8 @@ class Exchange {
 
   /// The next piece of the request body; sends 100 Continue before the first read if the client waits for it.
   [[nodiscard]] Awaitable<BodyPiece> read_body();
+  /// All of it, if it has come together with the head (the usual small body); nothing where there is more to read.
+  [[nodiscard]] std::optional<std::string_view> take_whole_body();
   /// All of it, contiguous: in the connection's buffer if it fits, else in a buffer of the exchange.
   [[nodiscard]] Awaitable<BodyPiece> read_whole_body(std::uint64_t max_bytes);
   [[nodiscard]] bool body_finished() const noexcept { return body_done_; }
@@ -92,6 +95,10 @@ class Exchange {
 
   /// Forgets a head that has not gone: another response will be begun.
   void abandon_response() noexcept { begun_ = false; }
+  /// finish() if the kernel takes it all at once; false: call `flush`. Without a coroutine, for the usual small answer.
+  [[nodiscard]] bool try_finish(std::string_view piece = {}, std::string_view trailers = {});
+  [[nodiscard]] Awaitable<bool> flush();  ///< the rest of what try_finish could not write
+
   [[nodiscard]] bool response_begun() const noexcept { return begun_; }
   [[nodiscard]] bool head_sent() const noexcept { return head_sent_; }
   [[nodiscard]] bool finished() const noexcept { return finished_; }
@@ -110,6 +117,8 @@ class Exchange {
 
   void start_request(Now now);  ///< after `request` was parsed and its head taken off the buffer
   [[nodiscard]] Awaitable<bool> write(std::span<const std::string_view> pieces);
+  using Pieces = boost::container::static_vector<std::string_view, 6>;
+  [[nodiscard]] Pieces last_pieces(std::string_view piece, std::string_view trailers, char* size);
   [[nodiscard]] Awaitable<bool> fill(char* data, std::size_t size, std::size_t& got, BodyFault& fault);
   [[nodiscard]] Awaitable<bool> send_continue();
   [[nodiscard]] BodyPiece take_buffered();
@@ -123,6 +132,7 @@ class Exchange {
   std::uint64_t body_bytes_ = 0;
   std::unique_ptr<char[]> body_buffer_;  // for streamed bodies, beside the head's buffer
   std::string whole_body_;
+  std::string unwritten_;
   std::string body_rest_;  // of the next request, read past the end of a chunked body
   int status_ = 0;
   Framing framing_ = Framing::none;

@@ -1,6 +1,7 @@
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <charconv>
 
 #include "gateway/meter/usage_reader.hpp"
 #include "gateway/phases/forward_request.hpp"
@@ -98,14 +99,22 @@ class Forwarding {
   Awaitable<Outcome> run() {
     choose_body();
     for (bool fresh = false;; fresh = true) {
-      if (UpstreamFault fault = co_await connect(fresh); fault != UpstreamFault::none) co_return co_await fail(fault);
-      UpstreamFault fault = co_await send_request();
+      if (fresh || !take_idle())
+        if (UpstreamFault fault = co_await connect(); fault != UpstreamFault::none) co_return fail(fault);
+      const Pieces pieces = request_pieces();
+      UpstreamFault fault{};
+      if (const auto sent = connection_->try_send(pieces))
+        fault = *sent;
+      else
+        fault = co_await connection_->send_rest(pieces, deadline_);
+      note_sent(fault);
+      if (fault == UpstreamFault::none && !call_.body_is_whole) fault = co_await stream_body();
       if (fault == UpstreamFault::none) fault = co_await read_answer_head();
       if (fault == UpstreamFault::none) break;
       // A kept connection that the provider had already ended: nothing was worked on, as far as one can know.
       const bool stale = connection_->reused() && fault == UpstreamFault::closed && call_.body_is_whole && !fresh &&
                          (!sent_ || policy::is_idempotent(exchange_.request.method));
-      if (!stale) co_return co_await fail(fault);
+      if (!stale) co_return fail(fault);
       sent_ = false;
     }
     co_return co_await pass_on();
@@ -125,29 +134,37 @@ class Forwarding {
     }
   }
 
-  Awaitable<UpstreamFault> connect(bool fresh) {
-    if (!fresh) connection_ = pool_->try_idle(attempt_.began);
-    if (connection_ && !fresh) co_return UpstreamFault::none;
+  using Pieces = std::array<std::string_view, 2>;
+
+  bool take_idle() {
+    // A request that may not be repeated must not go into a connection that the provider has ended.
+    using Trust = http::UpstreamPool::Trust;
+    const bool repeatable = call_.body_is_whole && policy::is_idempotent(exchange_.request.method);
+    connection_ = pool_->try_idle(attempt_.began, repeatable ? Trust::trusting : Trust::asking);
+    return connection_ != nullptr;
+  }
+
+  Awaitable<UpstreamFault> connect() {
     auto lease = co_await pool_->acquire(http::UpstreamPool::Want::fresh, deadline_);
     connection_ = std::move(lease.connection);
     detail_ = std::move(lease.error.what);
     co_return connection_ ? UpstreamFault::none : UpstreamFault::unreachable;
   }
 
-  Awaitable<UpstreamFault> send_request() {
+  Pieces request_pieces() {
     std::string& head = connection_->head_buffer();
     const bool whole = call_.body_is_whole;
     build_request_head(call_, attempt_, whole ? std::optional(body_.size()) : std::nullopt, head);
-    const std::string_view pieces[] = {head, whole ? body_ : std::string_view{}};
-    const UpstreamFault fault = co_await connection_->send(pieces, deadline_);
-    if (fault != UpstreamFault::none) {
-      detail_ = "ended while the request was sent";
-      sent_ = sent_ || !connection_->reused() || fault == UpstreamFault::timeout;
-      co_return fault;
+    return {head, whole ? body_ : std::string_view{}};
+  }
+
+  void note_sent(UpstreamFault fault) {
+    if (fault == UpstreamFault::none) {
+      sent_ = true;
+      return;
     }
-    sent_ = true;
-    if (!whole) co_return co_await stream_body();
-    co_return UpstreamFault::none;
+    detail_ = "ended while the request was sent";
+    sent_ = sent_ || !connection_->reused() || fault == UpstreamFault::timeout;
   }
 
   /// Passes a large body on as it comes, until it ends or the provider has answered without waiting for it.
@@ -218,7 +235,7 @@ class Forwarding {
   }
 
   /// No answer: what that costs, and whether something may follow.
-  Awaitable<Outcome> fail(UpstreamFault fault) {
+  Outcome fail(UpstreamFault fault) {
     if (caller_fault_ != http::BodyFault::none) {
       const bool gone = caller_fault_ == http::BodyFault::client_gone;
       call_.refusal = Error{.reason = gone ? Reason::caller_cancelled : Reason::caller_invalid,
@@ -231,14 +248,14 @@ class Forwarding {
       attempt_.reason = call_.refusal->reason;
       charge_unknown();
       settle_as(CircuitOutcome::abandoned);
-      co_return Outcome::failed;
+      return Outcome::failed;
     }
     call_.refusal = fault_error(fault, provider_.config->name, detail_);
     attempt_.reason = call_.refusal->reason;
     if (sent_) charge_unknown();
     settle_as(CircuitOutcome::failure);
     (void)decision_.may_follow(!sent_, std::nullopt);
-    co_return Outcome::failed;
+    return Outcome::failed;
   }
 
   std::optional<nanoseconds> retry_after() const {
@@ -281,7 +298,8 @@ class Forwarding {
       if (Piece rest = connection_->buffered_body(); rest.done) pool_->release(std::move(connection_));
       co_return Outcome::failed;
     }
-    const bool reads = attempt_.endpoint->reads_answer;
+    // Failures are charged by their status alone.
+    const bool reads = attempt_.endpoint->reads_answer && answer_.status < 400;
     const auto format = reads ? answer_format() : UsageReader::Format::none;
     UsageReader meter(kind_, attempt_.endpoint->prices->units, format, provider_.config->max_metered_bytes);
     if (!attempt_.endpoint->prices->units.empty())
@@ -304,14 +322,15 @@ class Forwarding {
     piece = connection_->buffered_body();
     if (format == UsageReader::Format::json) {
       // The cost stands in the head, so the answer is collected first, up to a bound.
-      if (!co_await collect(piece, collected)) co_return co_await fail(collect_fault_);
+      if (!piece.done && !co_await collect(piece, collected)) co_return fail(collect_fault_);
       if (piece.done) {
         meter.feed(piece.data);
         conclude(meter, true);
         append_cost();
-        exchange_.end_head(piece.data.size());
+        const std::string_view trailers = wanted_trailers();
+        exchange_.end_head(trailers.empty() ? std::optional(piece.data.size()) : std::nullopt);
         const std::string_view body = piece.data;
-        (void)co_await exchange_.finish(body);
+        if (!exchange_.try_finish(body, trailers)) (void)co_await exchange_.flush();
         finish_connection();
         co_return Outcome::replied;
       }
@@ -321,10 +340,10 @@ class Forwarding {
       append_cost();
     }
     // Small and complete already: one write.
-    if (piece.done && !reads) {
+    if (piece.done && !reads && wanted_trailers().empty()) {
       conclude(meter, true);
       exchange_.end_head(piece.data.size());
-      (void)co_await exchange_.finish(piece.data);
+      if (!exchange_.try_finish(piece.data)) (void)co_await exchange_.flush();
       finish_connection();
       co_return Outcome::replied;
     }
@@ -351,7 +370,6 @@ class Forwarding {
 
   /// Reads on until the answer is whole (piece.done: in `piece`) or larger than what is collected (then what there is).
   Awaitable<bool> collect(Piece& piece, std::string& collected) {
-    if (piece.done) co_return true;
     if (answer_.body == http::BodyKind::length) {
       if (answer_.content_length > provider_.config->max_metered_bytes) co_return true;
       collected.reserve(answer_.content_length);
@@ -427,6 +445,11 @@ class Forwarding {
         co_return Outcome::replied;
       }
     }
+  }
+
+  /// The provider's trailers, where the caller takes them: only a chunked body can be followed by them.
+  std::string_view wanted_trailers() const noexcept {
+    return exchange_.request.accepts_trailers ? std::string_view{connection_->trailers()} : std::string_view{};
   }
 
   Awaitable<void> send_last(std::string_view out) {

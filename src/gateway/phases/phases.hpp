@@ -17,6 +17,8 @@ namespace penstock::gateway {
 
 /// Reads the body where it decides the cost or can be kept for a retry; a large one that does not is streamed later.
 [[nodiscard]] Awaitable<Step> read_request_body(Call& call);
+/// The same where the whole body has come with the head; false where it has not.
+[[nodiscard]] bool take_request_body(Call& call);
 
 /// Prices the attempt and holds that, in one atomic step over all subjects.
 [[nodiscard]] Awaitable<Step> admit(Call& call, Attempt& attempt, bool is_retry);

@@ -36,12 +36,16 @@ bool anything_reads_it(const Call& call) noexcept {
 
 }  // namespace
 
+bool take_request_body(Call& call) {
+  const auto body = call.exchange.take_whole_body();
+  if (!body) return false;
+  call.body = *body;
+  call.body_is_whole = true;
+  return true;
+}
+
 Awaitable<Step> read_request_body(Call& call) {
   http::Exchange& exchange = call.exchange;
-  if (exchange.body_finished()) {
-    call.body_is_whole = true;
-    co_return Step::next;
-  }
   const bool known_small =
       exchange.request.body == http::BodyKind::length && exchange.request.content_length <= kKeptBody;
   const bool needed = anything_reads_it(call);
