@@ -17,6 +17,7 @@ namespace penstock::gateway {
 /// Penstock-Reason, Retry-After where waiting helps, x-should-retry: false where it does not, Content-Type.
 void append_problem_fields(const Error& error, std::string& head);
 
+/// With its quotes; bytes that are not UTF-8 are replaced.
 void append_json_string(std::string& out, std::string_view text);
 
 }  // namespace penstock::gateway
