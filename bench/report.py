@@ -135,5 +135,7 @@ def goals(figures, starts, top):
     out = ["| penstock | is | goal | met |", "| --- | ---: | ---: | --- |"]
     for label, value, mark, goal, digits in lines:
         met = "not measured" if value is None else "yes" if value <= goal else "no"
+        if mark and value is not None:
+            met = f"not known; {met} on a disturbed machine"
         out.append(f"| {label} | {cell(value, mark, digits)} | {goal} | {met} |")
     return "\n".join(out)
