@@ -4,42 +4,50 @@ namespace penstock::gateway {
 namespace {
 
 Error invalid(int status, std::string message) {
-  return {.reason = Reason::caller_invalid, .status = status, .message = std::move(message), .detail = {}, .retry_after = {}};
+  return {.reason = Reason::caller_invalid,
+          .status = status,
+          .message = std::move(message),
+          .detail = {},
+          .retry_after = {}};
 }
 
-/// "." and ".." segments, percent-encoded or not: a server behind us could take them for another path than the one that was
-/// matched and priced, or climb out of the base URL's path.
+/// Whether `text` begins with a percent-encoded octet; `low` in lower case, if it is a letter.
+bool is_encoded(std::string_view text, char high, char low) noexcept {
+  return text.size() >= 3 && text[0] == '%' && text[1] == high && (text[2] | 0x20) == low;
+}
+
+/// "." and ".." segments, percent-encoded or not: a server behind us could take them for another path than
+/// the one that was matched and priced, or climb out of the base URL's path. Some servers split at "\\", at
+/// encoded slashes, or drop what follows ";" in a segment, so these end one too.
 bool has_dot_segment(std::string_view path) noexcept {
   if (path.find('.') == std::string_view::npos && path.find('%') == std::string_view::npos) return false;
-  std::size_t begin = 0;
-  while (begin <= path.size()) {
-    std::size_t end = path.find_first_of("/\\", begin);
-    if (end == std::string_view::npos) end = path.size();
-    std::string_view segment = path.substr(begin, end - begin);
-    int dots = 0;
-    bool other = segment.empty();
-    while (!segment.empty() && !other) {
-      if (segment.front() == '.') {
-        segment.remove_prefix(1);
-        ++dots;
-      } else if (segment.size() >= 3 && segment[0] == '%' && segment[1] == '2' && (segment[2] | 0x20) == 'e') {
-        segment.remove_prefix(3);
-        ++dots;
-      } else {
-        other = true;
-      }
+  std::size_t dots = 0;  // that the segment consists of so far
+  bool other = false;    // ... and something else
+  while (!path.empty()) {
+    const bool encoded_end =
+        is_encoded(path, '2', 'f') || is_encoded(path, '5', 'c') || is_encoded(path, '3', 'b');
+    if (encoded_end || path.front() == '/' || path.front() == '\\' || path.front() == ';') {
+      if (dots > 0 && dots <= 2 && !other) return true;
+      dots = 0;
+      // What follows ";" belongs to the segment's parameters.
+      other = path.front() == ';' || is_encoded(path, '3', 'b');
+      path.remove_prefix(encoded_end ? 3 : 1);
+    } else if (path.front() == '.' || is_encoded(path, '2', 'e')) {
+      ++dots;
+      path.remove_prefix(path.front() == '.' ? 1 : 3);
+    } else {
+      other = true;
+      path.remove_prefix(1);
     }
-    if (!other && dots <= 2) return true;
-    begin = end + 1;
   }
-  return false;
+  return dots > 0 && dots <= 2 && !other;
 }
 
 bool may_use(const Call& call, std::string_view kind, std::string_view name) noexcept {
   if (!call.key || call.key->allow.empty()) return true;
   return std::ranges::any_of(call.key->allow, [&](std::string_view allowed) {
-    return allowed.size() == kind.size() + 1 + name.size() && allowed.starts_with(kind) && allowed[kind.size()] == ':' &&
-           allowed.ends_with(name);
+    return allowed.size() == kind.size() + 1 + name.size() && allowed.starts_with(kind) &&
+           allowed[kind.size()] == ':' && allowed.ends_with(name);
   });
 }
 
@@ -63,7 +71,8 @@ void order_targets(Call& call) {
 }
 
 bool is_one_of(std::string_view value, std::initializer_list<std::string_view> allowed) noexcept {
-  return std::ranges::any_of(allowed, [&](std::string_view each) { return http::equals_ignoring_case(each, value); });
+  return std::ranges::any_of(allowed,
+                             [&](std::string_view each) { return http::equals_ignoring_case(each, value); });
 }
 
 /// "2s", "500ms", "0".
@@ -75,8 +84,8 @@ bool is_wait(std::string_view value) noexcept {
 
 bool is_tag(std::string_view value) noexcept {
   return !value.empty() && value.size() <= 64 && std::ranges::all_of(value, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == ':' ||
-           c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '.' || c == ':' || c == '-';
   });
 }
 
@@ -88,12 +97,14 @@ std::optional<Error> check_steering(Call& call) {
           return invalid(400, "Penstock-Lane must be interactive, standard or batch.");
         break;
       case http::FieldId::penstock_wait:
-        if (!is_wait(field.value)) return invalid(400, "Penstock-Wait must be a duration such as 500ms, 2s or 1m.");
+        if (!is_wait(field.value))
+          return invalid(400, "Penstock-Wait must be a duration such as 500ms, 2s or 1m.");
         break;
       case http::FieldId::penstock_cache:
         if (!is_one_of(field.value, {"bypass", "only", "refresh"}))
           return invalid(400, "Penstock-Cache must be bypass, only or refresh.");
-        if (is_one_of(field.value, {"only"})) return invalid(400, "Penstock-Cache: only has no cache to answer from here.");
+        if (is_one_of(field.value, {"only"}))
+          return invalid(400, "Penstock-Cache: only has no cache to answer from here.");
         break;
       case http::FieldId::penstock_tag:
         if (!is_tag(field.value)) return invalid(400, "Penstock-Tag must be 1 to 64 of A-Z a-z 0-9 _ . : -");
