@@ -274,9 +274,8 @@ TEST_P(SharedStateContract, RetriesHaveABudgetThatFirstAttemptsFill) {
   const auto ids = declare({provider, subject(SubjectKind::provider, "q")});
   EXPECT_FALSE(state_->try_retry(ids[1], now_.mono));  // none configured: none
   EXPECT_FALSE(state_->try_retry(ids[0], now_.mono));
-  for (int i = 0; i < 4; ++i) hold({ids[0]}, {});
-  hold({ids[0]}, {.is_retry = true});  // adds nothing
-  EXPECT_TRUE(state_->try_retry(ids[0], now_.mono));
+  for (int i = 0; i < 3; ++i) hold({ids[0]}, {});
+  hold({ids[0]}, {.is_retry = true});  // adds nothing: one and a half are there
   EXPECT_TRUE(state_->try_retry(ids[0], now_.mono));
   EXPECT_FALSE(state_->try_retry(ids[0], now_.mono));
 }
