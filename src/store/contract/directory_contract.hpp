@@ -71,7 +71,7 @@ TEST_P(DirectoryContract, AnEntryOutlivesItsDirectory) {
   auto directory = GetParam().make({{hash(1), entry("a")}});
   const auto found = directory->find_key(hash(1));
   directory.reset();
-  EXPECT_EQ(found->key, "a");
+  EXPECT_EQ(found->key.view(), "a");
 }
 
 }  // namespace penstock::store::contract
