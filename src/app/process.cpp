@@ -168,6 +168,7 @@ Result<void> Process::start() {
   Impl& self = *impl_;
   const config::Listen listen = self.config.listen;
   self.metrics.build_info.with({PENSTOCK_VERSION}).set(1);
+  self.metrics.state_degraded.with({"shared_state"}).set(0);
   self.listen_to_state();
   if (auto adopted = self.adopt(self.config); !adopted) return adopted;
 
@@ -207,6 +208,8 @@ std::uint16_t Process::port() const noexcept { return impl_->port; }
 
 Result<void> Process::reload(config::Config config) {
   Impl& self = *impl_;
+  if (config.listen != self.config.listen)
+    self.log.write(observe::Level::warn, "changed settings under `listen` take effect at the next start");
   if (auto adopted = self.adopt(std::move(config)); !adopted) return adopted;
   for (Lane& lane : self.lanes)
     boost::asio::post(lane.io, [&lane, snapshot = self.snapshot.load(), directory = self.directory] {

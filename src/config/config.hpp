@@ -42,6 +42,7 @@ class Secret {
 struct ListenTls {
   std::string certificate_file;  ///< PEM chain
   std::string key_file;          ///< PEM
+  friend bool operator==(const ListenTls&, const ListenTls&) = default;
 };
 
 struct Listen {
@@ -57,6 +58,7 @@ struct Listen {
   milliseconds idle_timeout{75'000};                ///< between two calls on a connection
   milliseconds write_timeout{30'000};               ///< a reader that takes nothing for so long is cut
   milliseconds shutdown_timeout{10'000};            ///< what is running gets so long to finish
+  friend bool operator==(const Listen&, const Listen&) = default;
 };
 
 struct Credential {

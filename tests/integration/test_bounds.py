@@ -1,6 +1,7 @@
 """Everything is bounded: time to send, sizes, connections, memory; and where a call may go at all."""
 
 import contextlib
+import ipaddress
 import socket
 import ssl
 import subprocess
@@ -216,6 +217,19 @@ def test_private_addresses_are_refused(start_gateway, mock, host):
         start_gateway(config)
 
 
+def test_names_that_lead_to_private_addresses_are_refused(start_gateway, mock):
+    name = socket.gethostname()
+    if ipaddress.ip_address(socket.gethostbyname(name)).is_global:
+        pytest.skip("this machine's name leads to a public address")
+    config = configuration(mock)
+    config["providers"]["mock"] = {"base_url": f"https://{name}:{mock.port}"}
+    gateway = start_gateway(config)
+    answer = gateway.get("/p/mock/anything")
+    assert (answer.status_code, answer.headers["Penstock-Reason"]) == (502, "provider_unreachable")
+    assert "not a public address" in gateway.calls()[0]["detail"]
+    assert "address" not in answer.text  # what stands behind a name is the operator's business
+
+
 def test_the_callers_host_decides_nothing(start_gateway, mock):
     gateway = start_gateway(configuration(mock))
     with connect(gateway.port) as client:
@@ -334,6 +348,21 @@ def test_a_providers_certificate_is_verified(start_gateway, mock, certificates, 
     assert tls_provider.names == ["localhost"] * tls_provider.handshakes
     assert tls_provider.handshakes < 3  # kept
     assert tls_provider.requests[0].get("Host") == f"localhost:{tls_provider.port}"
+
+
+def test_large_bodies_pass_through_tls_both_ways(start_gateway, mock, certificates, tls_provider):
+    """What TLS says for itself after the handshake (session tickets) is no early answer."""
+    config = tls_config(mock, tls_provider, certificates)
+    config["providers"]["mock"]["timeouts"] = {"total": "5s"}
+    gateway = start_gateway(config)
+    with connect(gateway.port) as client:
+        client.send(f"POST /p/mock/x HTTP/1.1\r\n{AUTH}Content-Length: 300000\r\n\r\n".encode())
+        until(lambda: tls_provider.handshakes == 1)
+        for _ in range(300):
+            client.send(b"a" * 1000)
+        assert client.response().body == b"secure"
+    assert gateway.post("/p/mock/x", content=b"a" * 5_000_000).content == b"secure"
+    assert [len(request.body) for request in tls_provider.requests] == [300_000, 5_000_000]
 
 
 def test_a_providers_address_is_verified_too(start_gateway, mock, certificates, tls_provider):
