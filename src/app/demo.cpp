@@ -1,15 +1,15 @@
 #include "app/demo.hpp"
 
-#include <unistd.h>
-
 #include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <thread>
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/write.hpp>
-#include <condition_variable>
-#include <cstdio>
-#include <thread>
+#include <unistd.h>
 
 #include "app/process.hpp"
 #include "config/key.hpp"
@@ -45,11 +45,13 @@ class Mock {
 std::string demo_config(std::uint16_t port, const std::string& mock, bool log_calls) {
   const auto hash = [](const char* key) { return config::format_hash(config::hash_key(key)); };
   return "listen: {address: \"127.0.0.1:" + std::to_string(port) + R"("}
-log: {level: info, calls: )" + (log_calls ? "all" : "none") + R"(}
+log: {level: info, calls: )" +
+         (log_calls ? "all" : "none") + R"(}
 inbound: {limit: 300/minute}
 providers:
   llm:  # answers like OpenAI, streams included
-    base_url: )" + mock + R"(
+    base_url: )" +
+         mock + R"(
     allow_private: true
     api: openai
     credential: {value: sk-mock-demo}
@@ -61,7 +63,8 @@ providers:
         gpt-4o-mini: {input_usd_per_million: 0.15, output_usd_per_million: 0.60, max_output_tokens: 16384}
     endpoints: [{name: chat, path: /v1/chat/completions, methods: [POST]}]
   geocoder:  # half a cent a credit, as the answer says
-    base_url: )" + mock + R"(
+    base_url: )" +
+         mock + R"(
     allow_private: true
     credential: {query: key, value: geo-mock-demo}
     limits: 60/minute
@@ -70,7 +73,8 @@ providers:
       units: [{name: credits, pointer: /billing/credits, usd_per_unit: 0.005, max_per_call: 2}]
     endpoints: [{name: geocode, path: /geocode, methods: [GET]}]
   flaky:  # fails often: watch its circuit
-    base_url: )" + mock + R"(
+    base_url: )" +
+         mock + R"(
     allow_private: true
     circuit: {min_calls: 5, window: 30s, cooldown: 10s, half_open_trials: 2}
     prices: {per_call_usd: 0.001}
@@ -82,8 +86,10 @@ consumers:
   alice: {team: research, budgets: [{window: daily, limit_usd: 1}]}
   bob: {team: research, limits: 30/minute, allow: ["provider:llm", "provider:flaky", "route:chat"]}
 keys:
-  alice-1: {consumer: alice, hash: ")" + hash(kAliceKey) + R"("}
-  bob-1: {consumer: bob, hash: ")" + hash(kBobKey) + R"("}
+  alice-1: {consumer: alice, hash: ")" +
+         hash(kAliceKey) + R"("}
+  bob-1: {consumer: bob, hash: ")" +
+         hash(kBobKey) + R"("}
 )";
 }
 
@@ -114,12 +120,14 @@ class Traffic {
     switch (turn % 6) {
       case 0: return send("GET /p/geocoder/geocode?q=Paris", kAliceKey, "");
       case 1:
-        return send("POST /p/llm/v1/chat/completions", kBobKey,
-                    R"({"model":"gpt-4o-mini","max_tokens":64,"messages":[{"role":"user","content":"Name a river."}]})");
+        return send(
+            "POST /p/llm/v1/chat/completions", kBobKey,
+            R"({"model":"gpt-4o-mini","max_tokens":64,"messages":[{"role":"user","content":"Name a river."}]})");
       case 3:
-        return send("POST /r/chat/v1/chat/completions", kAliceKey,
-                    R"({"model":"gpt-4o-mini","max_tokens":64,"stream":true,"stream_options":{"include_usage":true},)"
-                    R"("messages":[{"role":"user","content":"Name three rivers."}]})");
+        return send(
+            "POST /r/chat/v1/chat/completions", kAliceKey,
+            R"({"model":"gpt-4o-mini","max_tokens":64,"stream":true,"stream_options":{"include_usage":true},)"
+            R"("messages":[{"role":"user","content":"Name three rivers."}]})");
       default: return send("GET /p/flaky/anything/x?status=503&error_rate=0.4", kBobKey, "");
     }
   }
@@ -129,9 +137,10 @@ class Traffic {
     asio::io_context io;
     tcp::socket socket(io);
     socket.connect({asio::ip::address_v4::loopback(), port_}, ignored);
-    const std::string request = what + " HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer " + key +
-                                "\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) +
-                                "\r\n\r\n" + body;
+    const std::string request =
+        what + " HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer " + key +
+        "\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+        body;
     asio::write(socket, asio::buffer(request), ignored);
     std::string answer;
     asio::read(socket, asio::dynamic_buffer(answer, 1 << 20), ignored);
@@ -152,26 +161,30 @@ int run_demo(const DemoOptions& options) {
   auto config = config::parse_config(demo_config(options.port, mock.url(), options.log_calls), "demo",
                                      config::real_sources());
   if (!config) {
-    for (const config::Mistake& mistake : config.error()) std::fprintf(stderr, "%s\n", config::to_string(mistake).c_str());
+    for (const config::Mistake& mistake : config.error())
+      std::fprintf(stderr, "%s\n", config::to_string(mistake).c_str());
     return 1;
   }
   Process process(std::move(*config), STDERR_FILENO);
   if (auto started = process.start(); !started) {
-    std::fprintf(stderr, "penstock: %s: %s\n", started.error().message.c_str(), started.error().detail.c_str());
-    if (options.port != 0) std::fprintf(stderr, "Is something else on this port? penstock demo --port 0 takes a free one.\n");
+    std::fprintf(stderr, "penstock: %s: %s\n", started.error().message.c_str(),
+                 started.error().detail.c_str());
+    if (options.port != 0)
+      std::fprintf(stderr, "Is something else on this port? penstock demo --port 0 takes a free one.\n");
     return 1;
   }
   const std::string url = "http://127.0.0.1:" + std::to_string(process.port());
-  std::printf("Penstock %s, demo. State lives in memory and is gone when this ends.\n\n"
-              "  gateway    %s\n"
-              "  health     %s/health/providers\n"
-              "  metrics    %s/metrics\n\n"
-              "Providers, all mocks: llm (like OpenAI), geocoder ($0.005 a credit), flaky (fails often).\n"
-              "Keys: %s ($1 a day), %s (30 calls a minute, no geocoder).\n\n"
-              "Try it:\n\n"
-              "  curl -s -i '%s/p/geocoder/geocode?q=Paris' -H 'Authorization: Bearer %s'\n\n"
-              "Ctrl-C stops.\n",
-              PENSTOCK_VERSION, url.c_str(), url.c_str(), url.c_str(), kAliceKey, kBobKey, url.c_str(), kAliceKey);
+  std::printf(
+      "Penstock %s, demo. State lives in memory and is gone when this ends.\n\n"
+      "  gateway    %s\n"
+      "  health     %s/health/providers\n"
+      "  metrics    %s/metrics\n\n"
+      "Providers, all mocks: llm (like OpenAI), geocoder ($0.005 a credit), flaky (fails often).\n"
+      "Keys: %s ($1 a day), %s (30 calls a minute, no geocoder).\n\n"
+      "Try it:\n\n"
+      "  curl -s -i '%s/p/geocoder/geocode?q=Paris' -H 'Authorization: Bearer %s'\n\n"
+      "Ctrl-C stops.\n",
+      PENSTOCK_VERSION, url.c_str(), url.c_str(), url.c_str(), kAliceKey, kBobKey, url.c_str(), kAliceKey);
   std::fflush(stdout);
   std::optional<Traffic> traffic;
   if (!options.quiet) traffic.emplace(process.port());

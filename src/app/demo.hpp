@@ -10,7 +10,8 @@ struct DemoOptions {
   bool log_calls = false;
 };
 
-/// The gateway with mock providers in this process, two consumers and gentle traffic, until Ctrl-C. Returns the exit code.
+/// The gateway with mock providers in this process, two consumers and gentle traffic, until Ctrl-C. Returns
+/// the exit code.
 int run_demo(const DemoOptions& options);
 
 }  // namespace penstock::app

@@ -1,14 +1,14 @@
 #include "app/process.hpp"
 
-#include <pthread.h>
-#include <signal.h>
-#include <unistd.h>
-
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/post.hpp>
 #include <condition_variable>
 #include <deque>
 #include <thread>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include "app/surface.hpp"
 #include "config/config.hpp"
@@ -50,19 +50,25 @@ std::vector<control::ProviderInfo> provider_infos(const gateway::Snapshot& snaps
   std::vector<control::ProviderInfo> infos;
   for (const gateway::ProviderPlan& provider : snapshot.providers) {
     control::ProviderInfo info{.name = provider.config->name, .subject = provider.subject, .endpoints = {}};
-    for (const gateway::EndpointPlan& endpoint : provider.endpoints) info.endpoints.emplace_back(endpoint.name.view());
+    for (const gateway::EndpointPlan& endpoint : provider.endpoints)
+      info.endpoints.emplace_back(endpoint.name.view());
     infos.push_back(std::move(info));
   }
   return infos;
 }
 
-/// One worker: a thread, its io_context, and what runs on it. The order of members is the order of their construction.
+/// One worker: a thread, its io_context, and what runs on it. The order of members is the order of their
+/// construction.
 struct Lane {
-  explicit Lane(gateway::Services& services, http::Server::Shared& shared, std::deque<gateway::Worker>& workers,
-                std::size_t index)
-      : watch(io), worker(workers.emplace_back(io, watch, services, index)), server(io, watch, shared, index), sweeper(io) {}
+  explicit Lane(gateway::Services& services, http::Server::Shared& shared,
+                std::deque<gateway::Worker>& workers, std::size_t index)
+      : watch(io),
+        worker(workers.emplace_back(io, watch, services, index)),
+        server(io, watch, shared, index),
+        sweeper(io) {}
 
-  boost::asio::io_context io{BOOST_ASIO_CONCURRENCY_HINT_UNSAFE_IO};  // only its own thread touches its sockets
+  boost::asio::io_context io{
+      BOOST_ASIO_CONCURRENCY_HINT_UNSAFE_IO};  // only its own thread touches its sockets
   boost::asio::executor_work_guard<Executor> work{io.get_executor()};
   http::DeadlineWatch watch;
   gateway::Worker& worker;
@@ -85,7 +91,8 @@ struct Lane {
 
 struct Process::Impl {
   Impl(config::Config given, int log_fd)
-      : config(std::move(given)), log(log_fd, level_of(config.log.level), &metrics.log_lines_dropped.with({})) {}
+      : config(std::move(given)),
+        log(log_fd, level_of(config.log.level), &metrics.log_lines_dropped.with({})) {}
 
   config::Config config;
   observe::Metrics metrics;
@@ -104,7 +111,8 @@ struct Process::Impl {
   Surface surface{workers, health};
   std::unique_ptr<http::Server::Shared> shared;
   std::deque<Lane> lanes;
-  std::atomic<std::shared_ptr<const gateway::Snapshot>> snapshot;  // read by the state's listener from any thread
+  std::atomic<std::shared_ptr<const gateway::Snapshot>>
+      snapshot;  // read by the state's listener from any thread
   std::shared_ptr<const store::Directory> directory;
   std::uint16_t port = 0;
 
@@ -114,8 +122,10 @@ struct Process::Impl {
   std::thread background;
 
   void listen_to_state() {
-    state.listen({.circuit_changed = [this](store::SubjectId subject,
-                                            policy::CircuitBreaker::State circuit) { health.circuit_changed(subject, circuit); },
+    state.listen({.circuit_changed =
+                      [this](store::SubjectId subject, policy::CircuitBreaker::State circuit) {
+                        health.circuit_changed(subject, circuit);
+                      },
                   .overrun =
                       [this](store::SubjectId subject, NanoUsd amount) {
                         const auto current = snapshot.load();
@@ -158,7 +168,8 @@ struct Process::Impl {
   }
 };
 
-Process::Process(config::Config config, int log_fd) : impl_(std::make_unique<Impl>(std::move(config), log_fd)) {}
+Process::Process(config::Config config, int log_fd)
+    : impl_(std::make_unique<Impl>(std::move(config), log_fd)) {}
 
 Process::~Process() {
   if (impl_->background.joinable()) stop(milliseconds{0});
@@ -172,7 +183,8 @@ Result<void> Process::start() {
   self.listen_to_state();
   if (auto adopted = self.adopt(self.config); !adopted) return adopted;
 
-  self.shared = std::make_unique<http::Server::Shared>(self.surface, server_options(listen), listen.max_connections);
+  self.shared =
+      std::make_unique<http::Server::Shared>(self.surface, server_options(listen), listen.max_connections);
   self.shared->open = &self.metrics.connections.with({"downstream"});
   self.shared->opened = &self.metrics.connections_opened.with({"downstream"});
   if (listen.tls) {
@@ -185,7 +197,8 @@ Result<void> Process::start() {
   if (error) return refuse(Reason::gateway_error, "cannot listen", listen.address + " is not an address");
   boost::asio::ip::tcp::endpoint endpoint(address, listen.port);
   if (auto free = http::Server::check_free(endpoint); !free) return free;
-  const std::size_t count = listen.workers != 0 ? listen.workers : std::max(1U, std::thread::hardware_concurrency());
+  const std::size_t count =
+      listen.workers != 0 ? listen.workers : std::max(1U, std::thread::hardware_concurrency());
   for (std::size_t i = 0; i < count; ++i) {
     Lane& lane = self.lanes.emplace_back(self.services, *self.shared, self.workers, i);
     auto bound = lane.server.listen(endpoint);
@@ -238,8 +251,8 @@ bool Process::stop(milliseconds bound) {
   }
   self.wake.notify_all();
   if (self.background.joinable()) self.background.join();
-  // Calls that did not finish in time end here: their reservations are settled by their destructors. Pools go first, since
-  // their sockets belong to the io_contexts.
+  // Calls that did not finish in time end here: their reservations are settled by their destructors. Pools go
+  // first, since their sockets belong to the io_contexts.
   for (gateway::Worker& worker : self.workers) worker.generation.reset();
   self.lanes.clear();
   self.log.flush();

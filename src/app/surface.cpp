@@ -10,11 +10,12 @@ constexpr std::string_view kIndex =
     R"({"name":"penstock","calls":["/p/{provider}/{path}","/r/{route}/{path}"],"health":"/health","metrics":"/metrics"})"
     "\n";
 
-Awaitable<void> send(http::Exchange& exchange, int status, std::string_view content_type, std::string_view body) {
+Awaitable<void> send(http::Exchange& exchange, int status, std::string_view content_type,
+                     std::string_view body) {
   exchange.begin_response(status);
   http::append_field(exchange.head(), "Content-Type", content_type);
-  exchange.end_head(body.size(),
-                    exchange.request.method == "HEAD" ? http::Exchange::Body::bodiless : http::Exchange::Body::follows);
+  exchange.end_head(body.size(), exchange.request.method == "HEAD" ? http::Exchange::Body::bodiless
+                                                                   : http::Exchange::Body::follows);
   (void)co_await exchange.finish(body);
 }
 
@@ -22,7 +23,8 @@ Awaitable<void> send(http::Exchange& exchange, int status, std::string_view cont
 
 Awaitable<void> Surface::handle(http::Exchange& exchange, std::size_t worker) {
   const std::string_view path = exchange.request.path;
-  if (path.starts_with("/p/") || path.starts_with("/r/")) return gateway::run_call(exchange, workers_[worker]);
+  if (path.starts_with("/p/") || path.starts_with("/r/"))
+    return gateway::run_call(exchange, workers_[worker]);
   return [](Surface& self, http::Exchange& its, std::size_t index) -> Awaitable<void> {
     const bool reads = its.request.method == "GET" || its.request.method == "HEAD";
     if (reads) {

@@ -5,8 +5,8 @@
 
 namespace penstock {
 
-/// One worker is one thread with one io_context. Its concrete executor type keeps Asio from allocating a type-erased one for
-/// every operation.
+/// One worker is one thread with one io_context. Its concrete executor type keeps Asio from allocating a
+/// type-erased one for every operation.
 using Executor = boost::asio::io_context::executor_type;
 
 template <class T>

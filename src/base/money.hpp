@@ -23,7 +23,8 @@ struct NanoUsd {
 
 inline constexpr std::int64_t kNanoPerUsd = 1'000'000'000;
 
-/// The most that one budget or one attempt may be: 2^53 - 1, so that every backend (Lua's doubles too) is exact.
+/// The most that one budget or one attempt may be: 2^53 - 1, so that every backend (Lua's doubles too) is
+/// exact.
 inline constexpr NanoUsd kMaxNanoUsd{(std::int64_t{1} << 53) - 1};
 
 /// a + b, stopping at kMaxNanoUsd. For amounts >= 0.

@@ -7,8 +7,8 @@
 
 namespace penstock {
 
-/// Why a call was refused or failed: one closed vocabulary for bodies, headers, metrics, spans and the ledger.
-/// Source: contracts/reasons.yaml (a test compares). Append only: the numbers are stored.
+/// Why a call was refused or failed: one closed vocabulary for bodies, headers, metrics, spans and the
+/// ledger. Source: contracts/reasons.yaml (a test compares). Append only: the numbers are stored.
 enum class Reason : std::uint8_t {
   caller_unauthenticated,
   caller_forbidden,

@@ -22,9 +22,13 @@ struct Error {
 template <class T>
 using Result = std::expected<T, Error>;
 
-[[nodiscard]] inline std::unexpected<Error> refuse(Reason reason, std::string message, std::string detail = {}) {
-  return std::unexpected(Error{.reason = reason, .status = 0, .message = std::move(message),
-                               .detail = std::move(detail), .retry_after = {}});
+[[nodiscard]] inline std::unexpected<Error> refuse(Reason reason, std::string message,
+                                                   std::string detail = {}) {
+  return std::unexpected(Error{.reason = reason,
+                               .status = 0,
+                               .message = std::move(message),
+                               .detail = std::move(detail),
+                               .retry_after = {}});
 }
 
 }  // namespace penstock

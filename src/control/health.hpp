@@ -39,9 +39,9 @@ class Health {
  public:
   Health(store::SharedState& state, observe::Metrics& metrics, std::string version);
 
-  /// At start and reload. A provider that stays keeps its window of latency and errors. A series lives as long as
-  /// its registry, so the gauges of what is gone are set to rest (nothing used, circuit closed): nothing may go on
-  /// alarming. Those of budgets and limits follow with the next update.
+  /// At start and reload. A provider that stays keeps its window of latency and errors. A series lives as
+  /// long as its registry, so the gauges of what is gone are set to rest (nothing used, circuit closed):
+  /// nothing may go on alarming. Those of budgets and limits follow with the next update.
   void set_providers(std::vector<ProviderInfo> providers);
   /// From now on `ready` says 503, so that no new callers are sent here.
   void set_draining();
@@ -74,7 +74,7 @@ class Health {
     std::string name;
     store::SubjectId subject = 0;
     std::vector<const observe::Histogram*> durations;  ///< also of endpoints that are gone: their counts stay
-    std::vector<SetGauge> gauges;    ///< of budgets and limits, as of the last update
+    std::vector<SetGauge> gauges;                      ///< of budgets and limits, as of the last update
     std::deque<Snapshot> snapshots;  ///< oldest first, never empty; the first is where the window begins
   };
   struct Circuit {

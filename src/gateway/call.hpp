@@ -1,11 +1,12 @@
 #pragma once
 
-#include <boost/container/small_vector.hpp>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <boost/container/small_vector.hpp>
 
 #include "base/ids.hpp"
 #include "base/result.hpp"
@@ -53,7 +54,7 @@ struct Call {
   Now now{};  ///< of the last decision
 
   // authenticate
-  std::shared_ptr<const store::KeyEntry> key;  ///< null: anonymous
+  std::shared_ptr<const store::KeyEntry> key;      ///< null: anonymous
   http::FieldId key_field = http::FieldId::other;  ///< where it stood: never forwarded
 
   // limit

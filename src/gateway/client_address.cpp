@@ -17,8 +17,9 @@ bool is_in(std::string_view address, const std::vector<config::Network>& network
   boost::system::error_code error;
   const auto parsed = boost::asio::ip::make_address(address, error);
   if (error) return false;
-  const auto bytes = parsed.is_v4() ? boost::asio::ip::make_address_v6(boost::asio::ip::v4_mapped, parsed.to_v4()).to_bytes()
-                                    : parsed.to_v6().to_bytes();
+  const auto bytes =
+      parsed.is_v4() ? boost::asio::ip::make_address_v6(boost::asio::ip::v4_mapped, parsed.to_v4()).to_bytes()
+                     : parsed.to_v6().to_bytes();
   for (const config::Network& network : networks) {
     bool same = true;
     for (int bit = 0; same && bit < network.prefix_length; bit += 8) {

@@ -8,8 +8,8 @@
 
 namespace penstock::gateway {
 
-/// The caller's address: the peer's, or, where the peer is a trusted proxy, the last address in X-Forwarded-For that is not one.
-/// Never from strangers. The result views `peer` or the field.
+/// The caller's address: the peer's, or, where the peer is a trusted proxy, the last address in
+/// X-Forwarded-For that is not one. Never from strangers. The result views `peer` or the field.
 [[nodiscard]] std::string_view client_address(std::string_view peer, const http::FieldList& fields,
                                               const std::vector<config::Network>& trusted_proxies);
 

@@ -10,7 +10,8 @@ namespace {
 
 using Phase = Step (*)(Call&);
 
-/// What a call passes before its body is read, top to bottom. Change the order only together with the reason beside it.
+/// What a call passes before its body is read, top to bottom. Change the order only together with the reason
+/// beside it.
 constexpr Phase kBeforeTheBody[] = {
     authenticate,  // first: every later limit is per key
     limit_caller,  // local memory only: sheds load before any other work
@@ -25,8 +26,8 @@ Awaitable<void> pause(Call& call, nanoseconds wait) {
   call.waited += wait;
 }
 
-/// Tries the targets in their order, each as often as its retry policy allows; each attempt has its own reservation.
-/// True: the caller has an answer.
+/// Tries the targets in their order, each as often as its retry policy allows; each attempt has its own
+/// reservation. True: the caller has an answer.
 Awaitable<bool> make_attempts(Call& call) {
   std::optional<Error> provider_failure;  // more telling than the refusal of what would have followed
   for (std::size_t target = 0; target < call.targets.size(); ++target) {
@@ -36,6 +37,8 @@ Awaitable<bool> make_attempts(Call& call) {
       Attempt attempt;
       attempt.provider = &provider;
       attempt.endpoint = &provider.endpoint_of(call.exchange.request.method, call.path);
+      if (number > 1 || target > 0)
+        call.now = read_clocks();  // else next to nothing has passed since the last reading
       if (co_await admit(call, attempt, number > 1) == Step::refuse) break;
       call.refusal.reset();
       Attempt& admitted = call.attempts.emplace_back(std::move(attempt));
@@ -82,7 +85,10 @@ Awaitable<void> run_call(http::Exchange& exchange, Worker& worker) {
   if (begin(call) == Step::next) {
     // Before admission: the body bounds the cost. After authentication: strangers send us nothing.
     Step read = Step::next;
-    if (!take_request_body(call)) read = co_await read_request_body(call);
+    if (!take_request_body(call)) {
+      read = co_await read_request_body(call);
+      call.now = read_clocks();
+    }
     if (read == Step::next) answered = co_await make_attempts(call);
   }
   if (!answered) co_await respond(call);

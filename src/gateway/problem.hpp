@@ -7,8 +7,8 @@
 
 namespace penstock::gateway {
 
-/// The one JSON shape of refusals: RFC 9457 problem+json that also holds an OpenAI-style `error`, so that SDKs raise the right
-/// exception. Holds only what a caller may see.
+/// The one JSON shape of refusals: RFC 9457 problem+json that also holds an OpenAI-style `error`, so that
+/// SDKs raise the right exception. Holds only what a caller may see.
 [[nodiscard]] std::string problem_body(const Error& error, int status);
 
 /// The status of an error: its own, else its reason's usual one.

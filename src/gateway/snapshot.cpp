@@ -7,7 +7,8 @@ namespace penstock::gateway {
 namespace {
 
 bool has_unit_pointers(const policy::PriceList& prices) {
-  return std::ranges::any_of(prices.units, [](const policy::UnitPrice& unit) { return !unit.pointer.empty(); });
+  return std::ranges::any_of(prices.units,
+                             [](const policy::UnitPrice& unit) { return !unit.pointer.empty(); });
 }
 
 void fill_endpoint(EndpointPlan& plan, const config::Provider& provider, const config::Endpoint* endpoint,
@@ -33,7 +34,8 @@ class Subjects {
   /// Only those that can say no: an attempt pays for every subject it names.
   template <class Set>
   void add_if_it_decides(store::SubjectSpec spec, Set set) {
-    if (!spec.limits.empty() || !spec.budgets.empty() || spec.concurrency) add(std::move(spec), std::move(set));
+    if (!spec.limits.empty() || !spec.budgets.empty() || spec.concurrency)
+      add(std::move(spec), std::move(set));
   }
   void declare(store::SharedState& state, Now now) {
     const std::vector<store::SubjectId> ids = state.declare(specs_, now);
@@ -80,7 +82,8 @@ Result<void> fill_upstream(ProviderPlan& plan, observe::Metrics& metrics) {
     auto tls = http::make_client_tls(provider.tls.ca_file);
     if (!tls) return std::unexpected(tls.error());
     upstream.tls = *tls;
-    upstream.server_name = provider.tls.server_name.empty() ? provider.base_url.host : provider.tls.server_name;
+    upstream.server_name =
+        provider.tls.server_name.empty() ? provider.base_url.host : provider.tls.server_name;
   }
   const bool v6 = provider.base_url.host.find(':') != std::string::npos;
   plan.host_field = "Host: " + (v6 ? "[" + provider.base_url.host + "]" : provider.base_url.host);
@@ -179,12 +182,14 @@ Result<std::shared_ptr<const Snapshot>> Snapshot::make(config::Config given, sto
   for (const config::Team& team : all.teams)
     subjects.add_if_it_decides(subject_of(store::SubjectKind::team, team), into(teams[team.name]));
   for (const config::Consumer& consumer : all.consumers)
-    subjects.add_if_it_decides(subject_of(store::SubjectKind::consumer, consumer), into(consumers[consumer.name]));
+    subjects.add_if_it_decides(subject_of(store::SubjectKind::consumer, consumer),
+                               into(consumers[consumer.name]));
   for (const config::Key& key : all.keys)
     subjects.add_if_it_decides(subject_of(store::SubjectKind::key, key), into(keys[key.name]));
   subjects.declare(state, now);
 
-  for (const ProviderPlan& plan : snapshot->providers) snapshot->provider_by_subject.emplace(plan.subject, &plan);
+  for (const ProviderPlan& plan : snapshot->providers)
+    snapshot->provider_by_subject.emplace(plan.subject, &plan);
   for (const config::Key& key : all.keys) {
     const auto consumer = std::ranges::find(all.consumers, key.consumer, &config::Consumer::name);
     store::KeyEntry entry{.key = Name(key.name),

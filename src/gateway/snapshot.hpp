@@ -1,11 +1,12 @@
 #pragma once
 
-#include <boost/unordered/unordered_flat_map.hpp>
 #include <deque>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <boost/unordered/unordered_flat_map.hpp>
 
 #include "base/name.hpp"
 #include "base/result.hpp"
@@ -18,8 +19,8 @@
 #include "store/directory.hpp"
 #include "store/shared_state.hpp"
 
-/// A configuration made ready for calls: every look-up that can be done once is done here. Immutable, but for series made on first
-/// use. Replaced as a whole by a reload; a call keeps the one it began with.
+/// A configuration made ready for calls: every look-up that can be done once is done here. Immutable, but for
+/// series made on first use. Replaced as a whole by a reload; a call keeps the one it began with.
 namespace penstock::gateway {
 
 struct ProviderPlan;
@@ -35,10 +36,10 @@ struct EndpointPlan {
   Name name;  ///< "other" for what no pattern matches
   const config::Endpoint* config = nullptr;
   const policy::PriceList* prices = nullptr;
-  std::string label;                       ///< of http_request_duration_seconds: "/p/openai/chat"
+  std::string label;                        ///< of http_request_duration_seconds: "/p/openai/chat"
   std::optional<store::SubjectId> subject;  ///< where it has limits
-  bool reads_request = false;              ///< the body bounds the cost: it is read whole before admission
-  bool reads_answer = false;               ///< the body tells the cost
+  bool reads_request = false;               ///< the body bounds the cost: it is read whole before admission
+  bool reads_answer = false;                ///< the body tells the cost
   observe::Histogram* duration = nullptr;
   observe::Counter* unmetered = nullptr;
   mutable SeriesByNumber<observe::Counter> calls;             // by status
@@ -64,7 +65,8 @@ struct ProviderPlan {
   mutable SeriesByNumber<observe::Counter> refused;  // by reason
   boost::unordered_flat_map<const policy::ModelPrice*, std::unique_ptr<ModelPlan>> models;
 
-  [[nodiscard]] const EndpointPlan& endpoint_of(std::string_view method, std::string_view path) const noexcept;
+  [[nodiscard]] const EndpointPlan& endpoint_of(std::string_view method,
+                                                std::string_view path) const noexcept;
   [[nodiscard]] const ModelPlan* model_of(const policy::ModelPrice* price) const noexcept;
 };
 
@@ -80,7 +82,8 @@ struct RoutePlan {
 class Snapshot {
  public:
   /// Declares every subject to `state`. Errors: TLS files that cannot be read.
-  [[nodiscard]] static Result<std::shared_ptr<const Snapshot>> make(config::Config given, store::SharedState& state,
+  [[nodiscard]] static Result<std::shared_ptr<const Snapshot>> make(config::Config given,
+                                                                    store::SharedState& state,
                                                                     observe::Metrics& metrics, Now now);
 
   config::Config config;

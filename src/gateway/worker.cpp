@@ -4,7 +4,8 @@ namespace penstock::gateway {
 namespace {
 
 bool same_destination(const http::Upstream& a, const http::Upstream& b) {
-  // A TLS context is made anew at every reload (its CA file may have changed), so TLS pools always start empty.
+  // A TLS context is made anew at every reload (its CA file may have changed), so TLS pools always start
+  // empty.
   return a.host == b.host && a.port == b.port && a.allow_private == b.allow_private && a.tls == b.tls &&
          a.connect_timeout == b.connect_timeout;
 }

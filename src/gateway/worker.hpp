@@ -30,7 +30,8 @@ struct Services {
   observe::Histogram& overhead = metrics.overhead.with({});
 };
 
-/// A configuration as one worker uses it. A call keeps the one it began with, so that a reload changes nothing under it.
+/// A configuration as one worker uses it. A call keeps the one it began with, so that a reload changes
+/// nothing under it.
 struct Generation {
   std::uint64_t number = 0;  ///< of this worker, from 1
   std::shared_ptr<const Snapshot> snapshot;
@@ -40,7 +41,8 @@ struct Generation {
 
 /// What one worker's thread owns: nothing here is locked.
 struct Worker {
-  Worker(asio::io_context& io_context, http::DeadlineWatch& deadline_watch, Services& shared, std::size_t number)
+  Worker(asio::io_context& io_context, http::DeadlineWatch& deadline_watch, Services& shared,
+         std::size_t number)
       : io(io_context), watch(deadline_watch), services(shared), index(number), random(random_epoch()) {}
 
   asio::io_context& io;

@@ -44,10 +44,11 @@ bool is_public(const boost::asio::ip::address& address) noexcept {
   const auto starts_with = [&](std::initializer_list<std::uint8_t> prefix) {
     return std::equal(prefix.begin(), prefix.end(), bytes.begin());
   };
-  if (starts_with({0x20, 0x01, 0x00}) || starts_with({0x20, 0x01, 0x01})) return false;  // 2001::/23: Teredo and others
-  if (starts_with({0x20, 0x01, 0x0D, 0xB8})) return false;                              // documentation
-  if (starts_with({0x3F, 0xFF}) && (bytes[2] & 0xF0) == 0) return false;                // documentation
-  return !starts_with({0x20, 0x02});                                                    // 6to4
+  if (starts_with({0x20, 0x01, 0x00}) || starts_with({0x20, 0x01, 0x01}))
+    return false;                                                         // 2001::/23: Teredo and others
+  if (starts_with({0x20, 0x01, 0x0D, 0xB8})) return false;                // documentation
+  if (starts_with({0x3F, 0xFF}) && (bytes[2] & 0xF0) == 0) return false;  // documentation
+  return !starts_with({0x20, 0x02});                                      // 6to4
 }
 
 }  // namespace penstock::http

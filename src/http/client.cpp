@@ -1,13 +1,12 @@
 #include "http/client.hpp"
 
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
-
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 
 #include "http/address.hpp"
 
@@ -16,7 +15,8 @@ namespace {
 
 constexpr asio::use_awaitable_t<Executor> kAwait{};
 constexpr std::size_t kBuffer = 16 * 1024;
-/// An idle connection that was used a moment ago may be taken as it is; an older one is first asked whether the peer has ended it.
+/// An idle connection that was used a moment ago may be taken as it is; an older one is first asked whether
+/// the peer has ended it.
 constexpr milliseconds kTrusted{50};
 
 }  // namespace
@@ -44,7 +44,8 @@ std::optional<UpstreamFault> UpstreamConnection::try_send(std::span<const std::s
   return std::nullopt;
 }
 
-Awaitable<UpstreamFault> UpstreamConnection::send_rest(std::span<const std::string_view> pieces, MonotonicTime deadline) {
+Awaitable<UpstreamFault> UpstreamConnection::send_rest(std::span<const std::string_view> pieces,
+                                                       MonotonicTime deadline) {
   error_code error;
   transport_.set_deadline(deadline);
   co_await transport_.write_rest(pieces, sent_, error);
@@ -55,13 +56,19 @@ Awaitable<UpstreamFault> UpstreamConnection::send_rest(std::span<const std::stri
   co_return timed_out ? UpstreamFault::timeout : UpstreamFault::closed;
 }
 
-Awaitable<UpstreamFault> UpstreamConnection::send(std::span<const std::string_view> pieces, MonotonicTime deadline) {
+Awaitable<UpstreamFault> UpstreamConnection::send(std::span<const std::string_view> pieces,
+                                                  MonotonicTime deadline) {
   if (const auto fault = try_send(pieces)) co_return *fault;
   co_return co_await send_rest(pieces, deadline);
 }
 
-Awaitable<void> UpstreamConnection::wait_readable(error_code& error) {
-  return transport_.socket().async_wait(Socket::wait_read, asio::redirect_error(kAwait, error));
+Awaitable<bool> UpstreamConnection::wait_for_answer() {
+  if (end_ == begin_) {
+    error_code error;
+    begin_ = 0;
+    end_ = co_await transport_.read_some(data_.get(), capacity_, error);
+  }
+  co_return end_ > begin_;
 }
 
 void UpstreamConnection::grow() {
@@ -74,11 +81,12 @@ void UpstreamConnection::grow() {
   capacity_ = bigger;
 }
 
-Awaitable<UpstreamError> UpstreamConnection::read_head(ResponseHead& head, bool to_head, MonotonicTime deadline) {
+Awaitable<UpstreamError> UpstreamConnection::read_head(ResponseHead& head, bool to_head,
+                                                       MonotonicTime deadline) {
   for (;;) {
     if (end_ > begin_) {
-      const ParseResult result =
-          parse_response_head({data_.get() + begin_, end_ - begin_}, upstream_->max_head_bytes, to_head, head);
+      const ParseResult result = parse_response_head({data_.get() + begin_, end_ - begin_},
+                                                     upstream_->max_head_bytes, to_head, head);
       if (result.state == ParseState::failed) {
         spoilt_ = true;
         co_return UpstreamError{UpstreamFault::invalid, std::string(result.error.what)};
@@ -108,8 +116,9 @@ Awaitable<UpstreamError> UpstreamConnection::read_head(ResponseHead& head, bool 
     if (error) {
       spoilt_ = true;
       if (timed_out) co_return UpstreamError{UpstreamFault::timeout, "no answer in time"};
-      co_return UpstreamError{UpstreamFault::closed, end_ > begin_ ? "closed inside the head of the answer"
-                                                                   : "closed without an answer: " + error.message()};
+      co_return UpstreamError{UpstreamFault::closed, end_ > begin_
+                                                         ? "closed inside the head of the answer"
+                                                         : "closed without an answer: " + error.message()};
     }
     end_ += got;
   }
@@ -216,7 +225,8 @@ Awaitable<UpstreamPool::Lease> UpstreamPool::acquire(Want want, MonotonicTime de
 Awaitable<UpstreamPool::Lease> UpstreamPool::connect() {
   error_code error;
   const auto failed = [this](std::string_view step, const std::string& what) {
-    return Lease{nullptr, {UpstreamFault::unreachable, std::string(step) + " " + upstream_.host + ": " + what}};
+    return Lease{nullptr,
+                 {UpstreamFault::unreachable, std::string(step) + " " + upstream_.host + ": " + what}};
   };
   std::vector<asio::ip::tcp::endpoint> endpoints;
   if (const auto literal = asio::ip::make_address(upstream_.host, error); !error) {
@@ -268,9 +278,9 @@ Awaitable<UpstreamPool::Lease> UpstreamPool::connect() {
   co_return failed("connect to", last);
 }
 
-void UpstreamPool::release(std::unique_ptr<UpstreamConnection> connection) noexcept {
+void UpstreamPool::release(std::unique_ptr<UpstreamConnection> connection, MonotonicTime now) noexcept {
   if (!connection || !connection->reusable() || idle_.size() >= upstream_.max_idle) return;
-  connection->idle_since_ = std::chrono::steady_clock::now();
+  connection->idle_since_ = now;
   connection->begin_ = connection->end_ = 0;
   idle_.push_back(std::move(connection));
 }

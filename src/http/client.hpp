@@ -1,12 +1,13 @@
 #pragma once
 
-#include <boost/asio/ssl/context.hpp>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <boost/asio/ssl/context.hpp>
 
 #include "base/async.hpp"
 #include "base/time.hpp"
@@ -24,8 +25,8 @@ struct Upstream {
   std::shared_ptr<asio::ssl::context> tls;  ///< null: plain
   std::string server_name;                  ///< SNI and verified name
   milliseconds connect_timeout{5'000};
-  std::size_t max_idle = 512;          ///< kept per worker
-  milliseconds idle_timeout{30'000};   ///< shorter than what servers keep, so that few are found dead
+  std::size_t max_idle = 512;         ///< kept per worker
+  milliseconds idle_timeout{30'000};  ///< shorter than what servers keep, so that few are found dead
   std::size_t max_head_bytes = 64 * 1024;
   observe::Gauge* open = nullptr;
   observe::Counter* opened = nullptr;
@@ -35,8 +36,8 @@ enum class UpstreamFault : std::uint8_t {
   none,
   unreachable,  ///< name, address policy, TCP or TLS: nothing was sent
   timeout,
-  closed,       ///< the connection ended before the answer was whole
-  invalid,      ///< the answer is not valid HTTP
+  closed,   ///< the connection ended before the answer was whole
+  invalid,  ///< the answer is not valid HTTP
 };
 
 /// `what` is for operators.
@@ -54,14 +55,17 @@ class UpstreamConnection {
   UpstreamConnection& operator=(const UpstreamConnection&) = delete;
 
   /// Writes all pieces (at most 8) by `deadline`.
-  [[nodiscard]] Awaitable<UpstreamFault> send(std::span<const std::string_view> pieces, MonotonicTime deadline);
-  /// The same where the kernel takes all at once, without a coroutine; nothing: call `send_rest` with the same pieces.
+  [[nodiscard]] Awaitable<UpstreamFault> send(std::span<const std::string_view> pieces,
+                                              MonotonicTime deadline);
+  /// The same where the kernel takes all at once, without a coroutine; nothing: call `send_rest` with the
+  /// same pieces.
   [[nodiscard]] std::optional<UpstreamFault> try_send(std::span<const std::string_view> pieces);
-  [[nodiscard]] Awaitable<UpstreamFault> send_rest(std::span<const std::string_view> pieces, MonotonicTime deadline);
-  /// Bytes have come, or the end, before all of the request was sent.
-  [[nodiscard]] bool answered_early() noexcept { return transport_.has_something_to_read(); }
-  /// Waits until that is so, or the wait is cancelled.
-  [[nodiscard]] Awaitable<void> wait_readable(error_code& error);
+  [[nodiscard]] Awaitable<UpstreamFault> send_rest(std::span<const std::string_view> pieces,
+                                                   MonotonicTime deadline);
+  /// Waits for an answer while the request is still being sent. True: bytes of it are here, kept for `read_head`; false: the
+  /// connection has ended. It reads, since a socket that is readable may hold no more than TLS's own session tickets. May be
+  /// cancelled, and run beside `send_rest`.
+  [[nodiscard]] Awaitable<bool> wait_for_answer();
 
   /// Reads the next head, interim ones (1xx) included; views of `head` are valid until the next read.
   [[nodiscard]] Awaitable<UpstreamError> read_head(ResponseHead& head, bool to_head, MonotonicTime deadline);
@@ -78,7 +82,9 @@ class UpstreamConnection {
   [[nodiscard]] const std::string& trailers() const noexcept { return chunks_.trailers(); }
 
   /// Whether the answer was read to its end and the connection may be used again.
-  [[nodiscard]] bool reusable() const noexcept { return body_done_ && keep_alive_ && begin_ == end_ && !spoilt_; }
+  [[nodiscard]] bool reusable() const noexcept {
+    return body_done_ && keep_alive_ && begin_ == end_ && !spoilt_;
+  }
   [[nodiscard]] bool reused() const noexcept { return uses_ > 1; }
   void cancel() noexcept { transport_.cancel(); }
   /// A buffer for the request's head that lives as long as the connection.
@@ -108,7 +114,8 @@ class UpstreamConnection {
   bool spoilt_ = false;  // something went wrong: never reused
 };
 
-/// The connections of one worker to one upstream. The newest idle one is used first, so that those not needed grow old and end.
+/// The connections of one worker to one upstream. The newest idle one is used first, so that those not needed
+/// grow old and end.
 class UpstreamPool {
  public:
   UpstreamPool(asio::io_context& io, DeadlineWatch& watch, Upstream upstream);
@@ -120,16 +127,17 @@ class UpstreamPool {
     std::unique_ptr<UpstreamConnection> connection;  ///< null: `error` says why
     UpstreamError error;
   };
-  /// An idle connection, or a new one (`fresh`: always). The upstream's name is resolved for each new one, and every address is
-  /// classified before it is connected to.
+  /// An idle connection, or a new one (`fresh`: always). The upstream's name is resolved for each new one,
+  /// and every address is classified before it is connected to.
   enum class Want : std::uint8_t { any, fresh };
   [[nodiscard]] Awaitable<Lease> acquire(Want want, MonotonicTime deadline);
-  /// An idle one or null, without waiting. `trusting`: one that was used a moment ago is taken unasked; for requests that are
-  /// repeated anyway when the peer turns out to have ended it. `asking` always looks first, which costs a system call.
+  /// An idle one or null, without waiting. `trusting`: one that was used a moment ago is taken unasked; for
+  /// requests that are repeated anyway when the peer turns out to have ended it. `asking` always looks first,
+  /// which costs a system call.
   enum class Trust : std::uint8_t { trusting, asking };
   [[nodiscard]] std::unique_ptr<UpstreamConnection> try_idle(MonotonicTime now, Trust trust) noexcept;
   /// Back for reuse if it may be, else closed.
-  void release(std::unique_ptr<UpstreamConnection> connection) noexcept;
+  void release(std::unique_ptr<UpstreamConnection> connection, MonotonicTime now) noexcept;
   /// Closes what was idle for too long; called about once a second.
   void sweep(MonotonicTime now) noexcept;
   [[nodiscard]] const Upstream& upstream() const noexcept { return upstream_; }

@@ -84,7 +84,7 @@ TEST_F(ClientTest, AConnectionWhoseAnswerWasReadIsUsedAgain) {
   read_answer(*connection);
   EXPECT_TRUE(connection->reusable());
   const UpstreamConnection* const first = connection.get();
-  pool_.release(std::move(connection));
+  pool_.release(std::move(connection), std::chrono::steady_clock::now());
   connection = connect();
   EXPECT_EQ(connection.get(), first);
   EXPECT_TRUE(connection->reused());
@@ -107,7 +107,7 @@ TEST_F(ClientTest, AConnectionThatIsNotCleanIsClosed) {
     say(provider, each.answer);
     read_answer(*connection);
     EXPECT_FALSE(connection->reusable()) << each.what;
-    pool_.release(std::move(connection));
+    pool_.release(std::move(connection), std::chrono::steady_clock::now());
     EXPECT_EQ(open_.value(), 0) << each.what;
     EXPECT_EQ(pool_.try_idle(in(0s), UpstreamPool::Trust::trusting), nullptr);
   }
@@ -121,7 +121,7 @@ TEST_F(ClientTest, AnIdleConnectionThatTheProviderEndedIsDropped) {
   read_answer(*connection);
   provider.close();
   await_end(*connection);
-  pool_.release(std::move(connection));
+  pool_.release(std::move(connection), std::chrono::steady_clock::now());
   // Used a moment ago: taken unasked only by those who can repeat what they send.
   EXPECT_EQ(pool_.try_idle(in(0s), UpstreamPool::Trust::asking), nullptr);
   EXPECT_EQ(open_.value(), 0);
@@ -132,7 +132,7 @@ TEST_F(ClientTest, SweepClosesWhatWasIdleTooLong) {
   Socket provider = accept();
   say(provider, kSmallAnswer);
   read_answer(*connection);
-  pool_.release(std::move(connection));
+  pool_.release(std::move(connection), std::chrono::steady_clock::now());
   pool_.sweep(in(9s));
   EXPECT_EQ(open_.value(), 1);
   pool_.sweep(in(11s));

@@ -141,7 +141,8 @@ Awaitable<BodyPiece> Exchange::read_body() {
     }
     if (!body_buffer_) body_buffer_ = std::make_unique_for_overwrite<char[]>(kBodyBuffer);
     std::size_t want = kBodyBuffer;
-    if (request.body == BodyKind::length) want = static_cast<std::size_t>(std::min<std::uint64_t>(want, body_left_));
+    if (request.body == BodyKind::length)
+      want = static_cast<std::size_t>(std::min<std::uint64_t>(want, body_left_));
     std::size_t got = 0;
     if (!co_await fill(body_buffer_.get(), want, got, piece.fault)) break;
     if (request.body == BodyKind::length) {
@@ -162,14 +163,16 @@ Awaitable<BodyPiece> Exchange::read_body() {
     body_bytes_ += piece.data.size();
     piece.done = body_done_;
   }
-  if (piece.fault == BodyFault::none && body_bytes_ > options_.max_body_bytes) piece.fault = BodyFault::too_large;
+  if (piece.fault == BodyFault::none && body_bytes_ > options_.max_body_bytes)
+    piece.fault = BodyFault::too_large;
   if (piece.fault != BodyFault::none) keep_alive_ = false;
   co_return piece;
 }
 
 std::optional<std::string_view> Exchange::take_whole_body() {
   if (body_done_) return std::string_view{};
-  if (request.body != BodyKind::length || body_left_ > in_.end - in_.begin || body_left_ > options_.max_body_bytes)
+  if (request.body != BodyKind::length || body_left_ > in_.end - in_.begin ||
+      body_left_ > options_.max_body_bytes)
     return std::nullopt;
   return take_buffered().data;
 }
@@ -247,7 +250,8 @@ Awaitable<bool> Exchange::send(std::string_view piece) {
   co_return co_await write(pieces);
 }
 
-/// The end of a response: the head if it has not gone, the last piece, and what ends the body. `size`: 24 bytes for a chunk's header.
+/// The end of a response: the head if it has not gone, the last piece, and what ends the body. `size`: 24
+/// bytes for a chunk's header.
 Exchange::Pieces Exchange::last_pieces(std::string_view piece, std::string_view trailers, char* size) {
   finished_ = true;
   Pieces pieces;

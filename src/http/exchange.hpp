@@ -1,10 +1,11 @@
 #pragma once
 
-#include <boost/container/static_vector.hpp>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include <boost/container/static_vector.hpp>
 
 #include "base/async.hpp"
 #include "base/time.hpp"
@@ -46,10 +47,11 @@ struct InBuffer {
   void compact() noexcept;  ///< moves what is not used to the front
 };
 
-/// One request and its response on a client's connection. Lives in the connection's coroutine; a handler replies exactly once.
+/// One request and its response on a client's connection. Lives in the connection's coroutine; a handler
+/// replies exactly once.
 ///
-/// Views of `request` are valid until the handler returns. All writes are bounded by the write timeout; after a failed one the
-/// client is gone and nothing more is written.
+/// Views of `request` are valid until the handler returns. All writes are bounded by the write timeout; after
+/// a failed one the client is gone and nothing more is written.
 class Exchange {
  public:
   Exchange(Transport& transport, InBuffer& in, std::string& out, const ServerOptions& options);
@@ -71,7 +73,8 @@ class Exchange {
 
   /// The next piece of the request body; sends 100 Continue before the first read if the client waits for it.
   [[nodiscard]] Awaitable<BodyPiece> read_body();
-  /// All of it, if it has come together with the head (the usual small body); nothing where there is more to read.
+  /// All of it, if it has come together with the head (the usual small body); nothing where there is more to
+  /// read.
   [[nodiscard]] std::optional<std::string_view> take_whole_body();
   /// All of it, contiguous: in the connection's buffer if it fits, else in a buffer of the exchange.
   [[nodiscard]] Awaitable<BodyPiece> read_whole_body(std::uint64_t max_bytes);
@@ -81,21 +84,24 @@ class Exchange {
   /// Sends an interim response (103) at once. Not for HTTP/1.0 clients.
   [[nodiscard]] Awaitable<bool> send_interim(std::string_view head);
 
-  /// Starts the response's head in the connection's output buffer; fields are added with append_field to `head()`.
+  /// Starts the response's head in the connection's output buffer; fields are added with append_field to
+  /// `head()`.
   void begin_response(int status);
   [[nodiscard]] std::string& head() noexcept { return out_; }
-  /// Ends the head. `length`: of the body that will follow; none: not known (chunked, or until close for HTTP/1.0). `bodiless`: a
-  /// response to HEAD or a 204/304, which may tell a length all the same.
+  /// Ends the head. `length`: of the body that will follow; none: not known (chunked, or until close for
+  /// HTTP/1.0). `bodiless`: a response to HEAD or a 204/304, which may tell a length all the same.
   enum class Body : std::uint8_t { follows, bodiless };
   void end_head(std::optional<std::uint64_t> length, Body body = Body::follows);
   /// Sends the head if it has not gone yet, and a piece of the body. False: the client is gone.
   [[nodiscard]] Awaitable<bool> send(std::string_view piece);
-  /// The last piece, the end of the body and trailers (field lines with CRLF; only for chunked bodies and HTTP/1.1).
+  /// The last piece, the end of the body and trailers (field lines with CRLF; only for chunked bodies and
+  /// HTTP/1.1).
   [[nodiscard]] Awaitable<bool> finish(std::string_view piece = {}, std::string_view trailers = {});
 
   /// Forgets a head that has not gone: another response will be begun.
   void abandon_response() noexcept { begun_ = false; }
-  /// finish() if the kernel takes it all at once; false: call `flush`. Without a coroutine, for the usual small answer.
+  /// finish() if the kernel takes it all at once; false: call `flush`. Without a coroutine, for the usual
+  /// small answer.
   [[nodiscard]] bool try_finish(std::string_view piece = {}, std::string_view trailers = {});
   [[nodiscard]] Awaitable<bool> flush();  ///< the rest of what try_finish could not write
 

@@ -10,26 +10,32 @@ namespace {
 
 constexpr asio::use_awaitable_t<Executor> kAwait{};
 constexpr std::size_t kFirstBuffer = 4 * 1024;
-/// A response to a request whose body was not read: so much of it is read and thrown away to keep the connection; beyond it, the
-/// connection ends.
+/// A response to a request whose body was not read: so much of it is read and thrown away to keep the
+/// connection; beyond it, the connection ends.
 constexpr std::uint64_t kMaxDiscardedBody = 64 * 1024;
-/// After a response that ends the connection, the client gets so long to read it before a reset can destroy it.
+/// After a response that ends the connection, the client gets so long to read it before a reset can destroy
+/// it.
 constexpr milliseconds kLinger{500};
 constexpr int kBacklog = 4096;
 
-std::unexpected<Error> cannot_listen(std::string_view step, const asio::ip::tcp::endpoint& endpoint, const error_code& error) {
+std::unexpected<Error> cannot_listen(std::string_view step, const asio::ip::tcp::endpoint& endpoint,
+                                     const error_code& error) {
   return refuse(Reason::gateway_error, "cannot listen",
-                std::string(step) + " " + endpoint.address().to_string() + ":" + std::to_string(endpoint.port()) + ": " +
-                    error.message());
+                std::string(step) + " " + endpoint.address().to_string() + ":" +
+                    std::to_string(endpoint.port()) + ": " + error.message());
 }
 
 }  // namespace
 
 /// One client's connection, from accept to close.
-class Connection : public boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
+class Connection
+    : public boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
  public:
   Connection(Server& server, Socket socket, std::string peer)
-      : server_(server), shared_(server.shared_), transport_(std::move(socket), server.watch_), peer_(std::move(peer)) {
+      : server_(server),
+        shared_(server.shared_),
+        transport_(std::move(socket), server.watch_),
+        peer_(std::move(peer)) {
     if (shared_.open != nullptr) shared_.open->add(1);
     if (shared_.opened != nullptr) shared_.opened->add();
   }
@@ -66,7 +72,8 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
     exchange_ = &exchange;
     while (co_await read_head(exchange)) {
       co_await shared_.handler.handle(exchange, server_.worker_);
-      if (!exchange.finished() && !exchange.client_gone()) exchange.close_after();  // cut: the client must see it
+      if (!exchange.finished() && !exchange.client_gone())
+        exchange.close_after();  // cut: the client must see it
       if (exchange.body_finished() && exchange.keeps_alive() && exchange.body_rest_.empty())
         in_.compact();
       else if (!co_await end_request(exchange))
@@ -113,8 +120,7 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
       const bool timed_out = transport_.timed_out();
       transport_.clear_deadline();
       if (error) {
-        if (timed_out && begun)
-          co_await refuse({.status = 408, .what = "the request head took too long"});
+        if (timed_out && begun) co_await refuse({.status = 408, .what = "the request head took too long"});
         co_return false;
       }
       in_.end += got;
@@ -146,7 +152,8 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
     }
     while (!exchange.body_finished()) {
       if (exchange.body_bytes() > kMaxDiscardedBody ||
-          (exchange.request.body == BodyKind::length && exchange.request.content_length > kMaxDiscardedBody)) {
+          (exchange.request.body == BodyKind::length &&
+           exchange.request.content_length > kMaxDiscardedBody)) {
         lingers_ = true;
         co_return false;
       }
@@ -164,8 +171,8 @@ class Connection : public boost::intrusive::list_base_hook<boost::intrusive::lin
     co_return true;
   }
 
-  /// Ends our side and reads for a while, so that the client can read the response although it was still sending
-  /// (RFC 9112 9.6).
+  /// Ends our side and reads for a while, so that the client can read the response although it was still
+  /// sending (RFC 9112 9.6).
   Awaitable<void> linger() {
     error_code error;
     transport_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
@@ -195,7 +202,12 @@ struct Server::Connections {
 };
 
 Server::Server(asio::io_context& io, DeadlineWatch& watch, Shared& shared, std::size_t worker)
-    : io_(io), watch_(watch), shared_(shared), worker_(worker), acceptor_(io), connections_(new Connections) {}
+    : io_(io),
+      watch_(watch),
+      shared_(shared),
+      worker_(worker),
+      acceptor_(io),
+      connections_(new Connections) {}
 
 Server::~Server() { connections_->list.clear(); }
 

@@ -1,9 +1,10 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
+
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/intrusive/list.hpp>
-#include <memory>
 
 #include "base/result.hpp"
 #include "http/exchange.hpp"
@@ -18,13 +19,15 @@ class Handler {
   virtual ~Handler() = default;
   /// Replies exactly once. `worker` is the index of the calling worker.
   [[nodiscard]] virtual Awaitable<void> handle(Exchange& exchange, std::size_t worker) = 0;
-  /// A request that is not valid HTTP: appends the whole response to `out`. The connection is closed after it.
+  /// A request that is not valid HTTP: appends the whole response to `out`. The connection is closed after
+  /// it.
   virtual void on_bad_request(const FramingError& error, std::string& out) = 0;
 };
 
 class Connection;
 
-/// The listener of one worker and its connections. Several workers listen on one address (SO_REUSEPORT), the kernel deals.
+/// The listener of one worker and its connections. Several workers listen on one address (SO_REUSEPORT), the
+/// kernel deals.
 class Server {
  public:
   struct Shared {
@@ -42,12 +45,14 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  /// Whether nobody listens there. Sharing a port (SO_REUSEPORT) would else let two programs of one user do so unnoticed.
+  /// Whether nobody listens there. Sharing a port (SO_REUSEPORT) would else let two programs of one user do
+  /// so unnoticed.
   [[nodiscard]] static Result<void> check_free(const asio::ip::tcp::endpoint& endpoint);
   /// Binds and listens; port 0 takes a free one. Returns the endpoint.
   [[nodiscard]] Result<asio::ip::tcp::endpoint> listen(const asio::ip::tcp::endpoint& endpoint);
   void start();
-  /// Accepts no more, closes idle connections, lets the others finish their call, which ends them. Call on the worker's thread.
+  /// Accepts no more, closes idle connections, lets the others finish their call, which ends them. Call on
+  /// the worker's thread.
   void drain();
   [[nodiscard]] bool idle() const noexcept;
   [[nodiscard]] bool draining() const noexcept { return draining_; }

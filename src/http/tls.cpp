@@ -16,7 +16,8 @@ int select_http11(SSL*, const unsigned char** out, unsigned char* out_length, co
                   unsigned int in_length, void*) {
   static constexpr unsigned char kHttp11[] = "\x08http/1.1";
   unsigned char* chosen = nullptr;
-  if (SSL_select_next_proto(&chosen, out_length, kHttp11, sizeof kHttp11 - 1, in, in_length) != OPENSSL_NPN_NEGOTIATED)
+  if (SSL_select_next_proto(&chosen, out_length, kHttp11, sizeof kHttp11 - 1, in, in_length) !=
+      OPENSSL_NPN_NEGOTIATED)
     return SSL_TLSEXT_ERR_NOACK;
   *out = chosen;
   return SSL_TLSEXT_ERR_OK;
@@ -39,7 +40,8 @@ Result<std::shared_ptr<ssl::context>> make_client_tls(const std::string& ca_file
   return context;
 }
 
-Result<std::shared_ptr<ssl::context>> make_server_tls(const std::string& certificate_file, const std::string& key_file) {
+Result<std::shared_ptr<ssl::context>> make_server_tls(const std::string& certificate_file,
+                                                      const std::string& key_file) {
   auto context = std::make_shared<ssl::context>(ssl::context::tls_server);
   SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_2_VERSION);
   boost::system::error_code error;
@@ -48,7 +50,8 @@ Result<std::shared_ptr<ssl::context>> make_server_tls(const std::string& certifi
   context->use_private_key_file(key_file, ssl::context::pem, error);
   if (error) return cannot(key_file, error);
   if (SSL_CTX_check_private_key(context->native_handle()) != 1)
-    return refuse(Reason::gateway_error, "TLS cannot be set up", key_file + " is not the key of " + certificate_file);
+    return refuse(Reason::gateway_error, "TLS cannot be set up",
+                  key_file + " is not the key of " + certificate_file);
   SSL_CTX_set_alpn_select_cb(context->native_handle(), select_http11, nullptr);
   return context;
 }

@@ -1,13 +1,13 @@
 #include "http/transport.hpp"
 
-#include <sys/socket.h>
-#include <sys/uio.h>
-
 #include <array>
+
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/container/static_vector.hpp>
+#include <sys/socket.h>
+#include <sys/uio.h>
 
 namespace penstock::http {
 namespace {

@@ -8,7 +8,8 @@
 
 namespace penstock::store {
 
-/// Inbound limits: how often one caller may come. Local and cheap, so that they shed load before any other work. Thread-safe.
+/// Inbound limits: how often one caller may come. Local and cheap, so that they shed load before any other
+/// work. Thread-safe.
 class CallerLimits {
  public:
   struct Answer {
@@ -22,9 +23,11 @@ class CallerLimits {
   CallerLimits& operator=(const CallerLimits&) = delete;
   virtual ~CallerLimits() = default;
 
-  /// Counts one call of `caller` (a stable 64-bit identity of key or address, mixed with the rule that applies) if it is within
-  /// `limit`. The number of callers remembered is bounded; the one that was idle longest is forgotten first.
-  [[nodiscard]] virtual Answer count(std::uint64_t caller, const policy::LimitSpec& limit, MonotonicTime now) = 0;
+  /// Counts one call of `caller` (a stable 64-bit identity of key or address, mixed with the rule that
+  /// applies) if it is within `limit`. The number of callers remembered is bounded; the one that was idle
+  /// longest is forgotten first.
+  [[nodiscard]] virtual Answer count(std::uint64_t caller, const policy::LimitSpec& limit,
+                                     MonotonicTime now) = 0;
 };
 
 }  // namespace penstock::store

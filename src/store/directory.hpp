@@ -22,9 +22,9 @@ struct KeyEntry {
   Name team;  ///< empty: none
   std::optional<WallTime> expires;
   bool revoked = false;
-  std::vector<std::string> allow;  ///< "provider:openai", "route:chat"; empty: everything
-  std::uint64_t caller = 0;        ///< identity for CallerLimits
-  std::vector<SubjectId> subjects; ///< key, consumer, team: those that have a budget or limit
+  std::vector<std::string> allow;   ///< "provider:openai", "route:chat"; empty: everything
+  std::uint64_t caller = 0;         ///< identity for CallerLimits
+  std::vector<SubjectId> subjects;  ///< key, consumer, team: those that have a budget or limit
 };
 
 /// Who may call. Thread-safe.

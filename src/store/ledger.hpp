@@ -1,9 +1,10 @@
 #pragma once
 
-#include <boost/container/small_vector.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include <boost/container/small_vector.hpp>
 
 #include "base/ids.hpp"
 #include "base/money.hpp"
@@ -43,7 +44,8 @@ struct CallRecord {
   boost::container::small_vector<AttemptRecord, 1> attempts;
 };
 
-/// The record of calls and spend. `record` never delays a response: a backend appends and returns. Thread-safe.
+/// The record of calls and spend. `record` never delays a response: a backend appends and returns.
+/// Thread-safe.
 class Ledger {
  public:
   Ledger() = default;

@@ -27,8 +27,8 @@ enum class SubjectKind : std::uint8_t { provider, endpoint, route, team, consume
 /// A subject's place in the state; stays the same over reloads for the same kind and name.
 using SubjectId = std::uint32_t;
 
-/// A subject may have at most so many limits and budgets each, so that a hold has a fixed size and needs no allocation.
-/// The configuration refuses more.
+/// A subject may have at most so many limits and budgets each, so that a hold has a fixed size and needs no
+/// allocation. The configuration refuses more.
 inline constexpr std::size_t kMaxLimits = 4;
 inline constexpr std::size_t kMaxBudgets = 4;
 
@@ -44,11 +44,12 @@ struct SubjectSpec {
 
 struct ReservationRequest {
   AttemptId id;
-  std::span<const SubjectId> subjects;  ///< all that the attempt counts for; at most kMaxSubjects; lives until the answer
-  NanoUsd estimate{};                   ///< >= 0, held against every budget
-  std::int64_t tokens = 0;              ///< >= 0, counted in every token limit
-  nanoseconds lease{};                  ///< how long the hold stands without a settlement
-  bool is_retry = false;                ///< retries do not add to the provider's retry budget
+  std::span<const SubjectId>
+      subjects;             ///< all that the attempt counts for; at most kMaxSubjects; lives until the answer
+  NanoUsd estimate{};       ///< >= 0, held against every budget
+  std::int64_t tokens = 0;  ///< >= 0, counted in every token limit
+  nanoseconds lease{};      ///< how long the hold stands without a settlement
+  bool is_retry = false;    ///< retries do not add to the provider's retry budget
   Now now;
 };
 inline constexpr std::size_t kMaxSubjects = 6;
@@ -69,10 +70,10 @@ enum class Ending : std::uint8_t {
 struct Settlement {
   AttemptId id;
   Ending ending = Ending::estimate;
-  NanoUsd cost{};           ///< of `actual`, >= 0
-  std::int64_t tokens = -1; ///< really used; -1: as estimated
+  NanoUsd cost{};            ///< of `actual`, >= 0
+  std::int64_t tokens = -1;  ///< really used; -1: as estimated
   policy::CircuitBreaker::Outcome outcome = policy::CircuitBreaker::Outcome::abandoned;
-  nanoseconds first_byte{}; ///< zero: none
+  nanoseconds first_byte{};  ///< zero: none
   Now now;
 };
 
@@ -103,15 +104,16 @@ struct SubjectView {
   std::int64_t starts_today = 0;        ///< attempts of this UTC day
 };
 
-/// Counters, holds and circuits of all subjects, shared by all workers (and replicas, where the backend is shared).
+/// Counters, holds and circuits of all subjects, shared by all workers (and replicas, where the backend is
+/// shared).
 ///
-/// A reservation ends exactly once (G3): settled, or expired by its lease, which charges the estimate; a settlement that comes
-/// after that corrects the charge, once. Thread-safe.
+/// A reservation ends exactly once (G3): settled, or expired by its lease, which charges the estimate; a
+/// settlement that comes after that corrects the charge, once. Thread-safe.
 class SharedState {
  public:
   struct Listener {
     std::function<void(SubjectId, policy::CircuitBreaker::State)> circuit_changed;
-    std::function<void(SubjectId, NanoUsd)> overrun;    ///< a provider billed more than the estimate
+    std::function<void(SubjectId, NanoUsd)> overrun;  ///< a provider billed more than the estimate
     std::function<void(std::size_t)> leases_expired;
   };
 
@@ -120,25 +122,32 @@ class SharedState {
   SharedState& operator=(const SharedState&) = delete;
   virtual ~SharedState() = default;
 
-  /// Called before the first reservation; callbacks may come from any thread, under a lock: they only set metrics.
+  /// Called before the first reservation; callbacks may come from any thread, under a lock: they only set
+  /// metrics.
   virtual void listen(Listener listener) = 0;
 
-  /// Takes the subjects of a configuration, whole. Known ones (kind and name) keep their counts; others start empty; those that are
-  /// gone are forgotten when nothing is held for them. Returns the ids in the order of `specs`.
+  /// Takes the subjects of a configuration, whole. Known ones (kind and name) keep their counts; others start
+  /// empty; those that are gone are forgotten when nothing is held for them. Returns the ids in the order of
+  /// `specs`.
   virtual std::vector<SubjectId> declare(std::span<const SubjectSpec> specs, Now now) = 0;
 
-  /// Holds `estimate` and counts the attempt for every subject, in one atomic step: circuit, budgets, concurrency, limits.
+  /// Holds `estimate` and counts the attempt for every subject, in one atomic step: circuit, budgets,
+  /// concurrency, limits.
   ///
-  /// Errors: policy_circuit_open, policy_budget_exceeded, policy_rate_limited (limits, concurrency and a provider's own
-  ///         Retry-After): nothing was held; policy_state_unavailable: no answer in time; may or may not be held.
+  /// Errors: policy_circuit_open, policy_budget_exceeded, policy_rate_limited (limits, concurrency and a
+  /// provider's own
+  ///         Retry-After): nothing was held; policy_state_unavailable: no answer in time; may or may not be
+  ///         held.
   /// Retry:  safe with the same id: the first one wins.
   /// Source: docs/decisions/0002-reserve-then-settle.md
   [[nodiscard]] virtual Awaitable<std::expected<void, Refusal>> reserve(ReservationRequest request) = 0;
 
-  /// Ends a reservation. Never waits: a remote backend queues it. Unknown and already settled ids change nothing.
+  /// Ends a reservation. Never waits: a remote backend queues it. Unknown and already settled ids change
+  /// nothing.
   virtual void settle(const Settlement& settlement) noexcept = 0;
 
-  /// A provider said 429: nothing starts for it before `until`. Never shortens an earlier pause; capped by the caller.
+  /// A provider said 429: nothing starts for it before `until`. Never shortens an earlier pause; capped by
+  /// the caller.
   virtual void pause(SubjectId provider, MonotonicTime until) noexcept = 0;
 
   /// Whether the provider's retry budget allows one more attempt; takes it if so.
@@ -147,8 +156,8 @@ class SharedState {
   /// Ends what has outlived its lease. Called about once a second.
   virtual void reap(Now now) = 0;
 
-  /// What stands in the state now, of the subjects in `only` (empty: of all), in the order of their ids. Ids that are forgotten or
-  /// unknown are left out.
+  /// What stands in the state now, of the subjects in `only` (empty: of all), in the order of their ids. Ids
+  /// that are forgotten or unknown are left out.
   [[nodiscard]] virtual std::vector<SubjectView> view(Now now, std::span<const SubjectId> only) = 0;
 };
 

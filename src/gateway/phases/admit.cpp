@@ -8,7 +8,11 @@ namespace {
 constexpr std::int64_t kMaxRetryAfterSeconds = 86'400;
 
 Error cannot_price(std::string message) {
-  return {.reason = Reason::caller_invalid, .status = 400, .message = std::move(message), .detail = {}, .retry_after = {}};
+  return {.reason = Reason::caller_invalid,
+          .status = 400,
+          .message = std::move(message),
+          .detail = {},
+          .retry_after = {}};
 }
 
 /// Finds what the attempt may use at most and what that costs.
@@ -20,21 +24,24 @@ std::optional<Error> price(Call& call, Attempt& attempt) {
       call.facts = read_request(kind, call.path, call.body);
       call.facts_kind = kind;
     }
-    // A request without a body asks for nothing that is billed by tokens; one whose model cannot be read might.
+    // A request without a body asks for nothing that is billed by tokens; one whose model cannot be read
+    // might.
     if (!call.facts.model.empty() || !call.body.empty()) {
       const policy::ModelPrice* const model = call.facts.model.empty() && prices.default_model
                                                   ? &*prices.default_model
                                                   : prices.find_model(call.facts.model);
       if (model == nullptr)
-        return cannot_price(call.facts.model.empty()
-                                ? "This request names no model that can be read, so its cost has no bound; the operator can "
-                                  "set prices.default_model or give this path an endpoint with prices of its own."
-                                : "This model has no price here; the operator can add it to prices.models or set "
-                                  "prices.default_model.");
+        return cannot_price(
+            call.facts.model.empty()
+                ? "This request names no model that can be read, so its cost has no bound; the operator can "
+                  "set prices.default_model or give this path an endpoint with prices of its own."
+                : "This model has no price here; the operator can add it to prices.models or set "
+                  "prices.default_model.");
       attempt.model = attempt.provider->model_of(model);
       if (call.facts.has_unbounded_input && model->max_input_tokens == 0)
-        return cannot_price("The tokens of images, audio, files or earlier answers have no bound here; the operator can "
-                            "set max_input_tokens for this model.");
+        return cannot_price(
+            "The tokens of images, audio, files or earlier answers have no bound here; the operator can "
+            "set max_input_tokens for this model.");
       attempt.bound = bound_of(call.facts, model, attempt.provider->config->default_max_output_tokens);
     }
   }
@@ -62,8 +69,9 @@ Error refusal_error(const Call& call, const Attempt& attempt, const store::Refus
       error.message = "Provider " + provider + " is failing; its circuit is open.";
       break;
     case Reason::policy_rate_limited:
-      error.message = refusal.retry_after == nanoseconds::max() ? "This call is larger than the whole limit."
-                                                                : "A limit for provider " + provider + " is used up.";
+      error.message = refusal.retry_after == nanoseconds::max()
+                          ? "This call is larger than the whole limit."
+                          : "A limit for provider " + provider + " is used up.";
       break;
     default: error.message = info(refusal.reason).title; break;
   }
@@ -82,7 +90,6 @@ Awaitable<Step> admit(Call& call, Attempt& attempt, bool is_retry) {
   if (call.key)
     for (const store::SubjectId subject : call.key->subjects) subjects.push_back(subject);
 
-  call.now = read_clocks();
   attempt.id = {call.services.epoch, call.worker.sequence()};
   attempt.began = call.now.mono;
   const store::ReservationRequest request{.id = attempt.id,
@@ -101,7 +108,8 @@ Awaitable<Step> admit(Call& call, Attempt& attempt, bool is_retry) {
   attempt.provider->refused
       .get(static_cast<std::uint32_t>(reason),
            [&]() -> observe::Counter& {
-             return call.services.metrics.admissions.with({attempt.provider->config->name, "refuse", info(reason).name});
+             return call.services.metrics.admissions.with(
+                 {attempt.provider->config->name, "refuse", info(reason).name});
            })
       .add();
   attempt.reason = reason;

@@ -13,14 +13,17 @@ constexpr std::size_t kMaxKeyLength = 256;
 std::string_view key_in(const http::Field& field) {
   std::string_view value = field.value;
   if (field.id == http::FieldId::authorization) {
-    if (value.size() <= kBearer.size() || !http::equals_ignoring_case(value.substr(0, kBearer.size()), kBearer)) return {};
+    if (value.size() <= kBearer.size() ||
+        !http::equals_ignoring_case(value.substr(0, kBearer.size()), kBearer))
+      return {};
     value.remove_prefix(kBearer.size());
     while (value.starts_with(' ')) value.remove_prefix(1);
   }
   return value.starts_with(kKeyPrefix) ? value : std::string_view{};
 }
 
-/// The key of the last request on a connection: callers keep connections, and a comparison is cheaper than a hash.
+/// The key of the last request on a connection: callers keep connections, and a comparison is cheaper than a
+/// hash.
 struct LastKey final : http::Exchange::Memory {
   std::string text;
   std::uint64_t generation = 0;
@@ -77,13 +80,16 @@ Step authenticate(Call& call) {
                               .retry_after = {}});
   }
   call.key = find_key(call, text);
-  const bool usable = call.key && !call.key->revoked && (!call.key->expires || *call.key->expires > call.now.wall);
+  const bool usable =
+      call.key && !call.key->revoked && (!call.key->expires || *call.key->expires > call.now.wall);
   if (usable) return Step::next;
   // One answer for all: a caller learns nothing about which keys exist.
   Error error{.reason = Reason::caller_unauthenticated,
               .status = 0,
               .message = "This key is not known, expired or revoked.",
-              .detail = !call.key ? "unknown key" : call.key->revoked ? "revoked key" : "expired key",
+              .detail = !call.key           ? "unknown key"
+                        : call.key->revoked ? "revoked key"
+                                            : "expired key",
               .retry_after = {}};
   return refuse_call(call, std::move(error));
 }

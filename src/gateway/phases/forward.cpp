@@ -1,7 +1,8 @@
+#include <charconv>
+
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <charconv>
 
 #include "gateway/meter/usage_reader.hpp"
 #include "gateway/phases/forward_request.hpp"
@@ -14,7 +15,8 @@ using http::UpstreamFault;
 using CircuitOutcome = policy::CircuitBreaker::Outcome;
 using Piece = http::UpstreamConnection::Piece;
 
-/// A provider's Retry-After holds admission back for at most so long: a wrong value must not stop a provider for good.
+/// A provider's Retry-After holds admission back for at most so long: a wrong value must not stop a provider
+/// for good.
 constexpr std::chrono::minutes kMaxPause{10};
 
 CircuitOutcome circuit_outcome(int status) noexcept {
@@ -68,15 +70,18 @@ bool is_dropped(const http::Field& field, bool limited) noexcept {
   if (name.size() >= 9 && http::equals_ignoring_case(name.substr(0, 9), "penstock-")) return true;
   return limited && (http::equals_ignoring_case(name, "x-ratelimit-limit") ||
                      http::equals_ignoring_case(name, "x-ratelimit-remaining") ||
-                     http::equals_ignoring_case(name, "x-ratelimit-reset") || http::equals_ignoring_case(name, "ratelimit") ||
+                     http::equals_ignoring_case(name, "x-ratelimit-reset") ||
+                     http::equals_ignoring_case(name, "ratelimit") ||
                      http::equals_ignoring_case(name, "ratelimit-policy"));
 }
 
 bool media_type_is(std::string_view content_type, std::string_view wanted) noexcept {
-  return content_type.size() >= wanted.size() && http::equals_ignoring_case(content_type.substr(0, wanted.size()), wanted);
+  return content_type.size() >= wanted.size() &&
+         http::equals_ignoring_case(content_type.substr(0, wanted.size()), wanted);
 }
 
-/// One attempt on the wire. Its destructor settles the reservation if nothing else did: also when the coroutine is destroyed.
+/// One attempt on the wire. Its destructor settles the reservation if nothing else did: also when the
+/// coroutine is destroyed.
 class Forwarding {
  public:
   Forwarding(Call& call, Attempt& attempt, RetryDecision& decision)
@@ -106,14 +111,14 @@ class Forwarding {
       if (const auto sent = connection_->try_send(pieces))
         fault = *sent;
       else
-        fault = co_await connection_->send_rest(pieces, deadline_);
+        fault = co_await send_rest(pieces);
       note_sent(fault);
-      if (fault == UpstreamFault::none && !call_.body_is_whole) fault = co_await stream_body();
+      if (fault == UpstreamFault::none && !call_.body_is_whole && !answered_early_) fault = co_await stream_body();
       if (fault == UpstreamFault::none) fault = co_await read_answer_head();
       if (fault == UpstreamFault::none) break;
       // A kept connection that the provider had already ended: nothing was worked on, as far as one can know.
-      const bool stale = connection_->reused() && fault == UpstreamFault::closed && call_.body_is_whole && !fresh &&
-                         (!sent_ || policy::is_idempotent(exchange_.request.method));
+      const bool stale = connection_->reused() && fault == UpstreamFault::closed && call_.body_is_whole &&
+                         !fresh && (!sent_ || policy::is_idempotent(exchange_.request.method));
       if (!stale) co_return fail(fault);
       sent_ = false;
     }
@@ -167,13 +172,23 @@ class Forwarding {
     sent_ = sent_ || !connection_->reused() || fault == UpstreamFault::timeout;
   }
 
+  /// Sends what the kernel did not take at once, and listens meanwhile: a provider may answer early and then take no more.
+  Awaitable<UpstreamFault> send_rest(std::span<const std::string_view> pieces) {
+    using namespace boost::asio::experimental::awaitable_operators;
+    const auto first = co_await (connection_->send_rest(pieces, deadline_) || connection_->wait_for_answer());
+    if (first.index() == 0) co_return std::get<0>(first);
+    answered_early_ = std::get<1>(first);
+    if (!exchange_.body_finished()) exchange_.close_after();
+    if (answered_early_) co_return UpstreamFault::none;
+    co_return std::chrono::steady_clock::now() < deadline_ ? UpstreamFault::closed : UpstreamFault::timeout;
+  }
+
   /// Passes a large body on as it comes, until it ends or the provider has answered without waiting for it.
   Awaitable<UpstreamFault> stream_body() {
     using namespace boost::asio::experimental::awaitable_operators;
     const bool chunked = exchange_.request.body == http::BodyKind::chunked;
     for (;;) {
-      http::error_code readable;
-      auto next = co_await (exchange_.read_body() || connection_->wait_readable(readable));
+      const auto next = co_await (exchange_.read_body() || connection_->wait_for_answer());
       if (next.index() == 1) {
         // An early answer; what is left of the body is not read, so the caller's connection ends with it.
         exchange_.close_after();
@@ -188,10 +203,13 @@ class Forwarding {
       char size[24];
       if (!piece.data.empty()) {
         const std::string_view header =
-            chunked ? std::string_view{size, http::write_chunk_header(piece.data.size(), size)} : std::string_view{};
+            chunked ? std::string_view{size, http::write_chunk_header(piece.data.size(), size)}
+                    : std::string_view{};
         const std::string_view pieces[] = {header, piece.data, chunked ? "\r\n" : ""};
-        if (co_await connection_->send(pieces, deadline_) != UpstreamFault::none) {
-          // It may have answered before it stopped reading.
+        const auto sent = connection_->try_send(pieces);
+        const UpstreamFault fault = sent ? *sent : co_await send_rest(pieces);
+        if (fault != UpstreamFault::none || answered_early_) {
+          // Also after a fault: it may have answered before it stopped reading.
           answered_early_ = true;
           exchange_.close_after();
           co_return UpstreamFault::none;
@@ -200,7 +218,8 @@ class Forwarding {
       if (!piece.done) continue;
       if (chunked) {
         const std::string_view end[] = {"0\r\n\r\n"};
-        co_return co_await connection_->send(end, deadline_);
+        const auto sent = connection_->try_send(end);
+        co_return sent ? *sent : co_await send_rest(end);
       }
       co_return UpstreamFault::none;
     }
@@ -208,8 +227,11 @@ class Forwarding {
 
   Awaitable<UpstreamFault> read_answer_head() {
     const bool to_head = exchange_.request.method == "HEAD";
+    // Whatever went out at once went out when the attempt began.
+    const MonotonicTime sent =
+        connection_->reused() && call_.body_is_whole ? attempt_.began : std::chrono::steady_clock::now();
     const MonotonicTime first_byte_deadline =
-        std::min(deadline_, MonotonicTime{std::chrono::steady_clock::now()} + provider_.config->timeouts.first_byte);
+        std::min(deadline_, sent + provider_.config->timeouts.first_byte);
     for (;;) {
       http::UpstreamError error = co_await connection_->read_head(answer_, to_head, first_byte_deadline);
       if (error.fault != UpstreamFault::none) {
@@ -261,7 +283,8 @@ class Forwarding {
   std::optional<nanoseconds> retry_after() const {
     if (const http::Field* field = http::find(answer_.fields, "retry-after-ms")) {
       std::int64_t ms = 0;
-      const auto [end, error] = std::from_chars(field->value.data(), field->value.data() + field->value.size(), ms);
+      const auto [end, error] =
+          std::from_chars(field->value.data(), field->value.data() + field->value.size(), ms);
       if (error == std::errc{} && ms >= 0 && ms <= 86'400'000) return milliseconds{ms};
     }
     const http::Field* field = http::find(answer_.fields, http::FieldId::retry_after);
@@ -274,7 +297,8 @@ class Forwarding {
   UsageReader::Format answer_format() const noexcept {
     if (answer_.status >= 400 || answer_.body == http::BodyKind::none) return UsageReader::Format::none;
     const http::Field* const encoding = http::find(answer_.fields, http::FieldId::content_encoding);
-    if (encoding != nullptr && !http::equals_ignoring_case(encoding->value, "identity")) return UsageReader::Format::none;
+    if (encoding != nullptr && !http::equals_ignoring_case(encoding->value, "identity"))
+      return UsageReader::Format::none;
     const http::Field* const type = http::find(answer_.fields, http::FieldId::content_type);
     if (type == nullptr) return UsageReader::Format::none;
     if (media_type_is(type->value, "text/event-stream")) return UsageReader::Format::event_stream;
@@ -285,17 +309,21 @@ class Forwarding {
     attempt_.reason = reason_of(answer_.status);
     const auto after = retry_after();
     if (answer_.status == 429 && after)
-      call_.services.state.pause(provider_.subject, std::chrono::steady_clock::now() + std::min<nanoseconds>(*after, kMaxPause));
+      call_.services.state.pause(provider_.subject,
+                                 std::chrono::steady_clock::now() + std::min<nanoseconds>(*after, kMaxPause));
     if (answer_.status >= 400 && decision_.may_replace(answer_.status, after)) {
-      call_.refusal = Error{.reason = attempt_.reason.value_or(Reason::provider_error),
-                            .status = 0,
-                            .message = "Provider " + provider_.config->name + " answered " + std::to_string(answer_.status) + ".",
-                            .detail = {},
-                            .retry_after = after ? std::optional(std::chrono::ceil<seconds>(*after)) : std::nullopt};
+      call_.refusal =
+          Error{.reason = attempt_.reason.value_or(Reason::provider_error),
+                .status = 0,
+                .message = "Provider " + provider_.config->name + " answered " +
+                           std::to_string(answer_.status) + ".",
+                .detail = {},
+                .retry_after = after ? std::optional(std::chrono::ceil<seconds>(*after)) : std::nullopt};
       charge_failure();
       settle_as(circuit_outcome(answer_.status));
       // A short answer is read so that the connection can be kept.
-      if (Piece rest = connection_->buffered_body(); rest.done) pool_->release(std::move(connection_));
+      if (Piece rest = connection_->buffered_body(); rest.done)
+        pool_->release(std::move(connection_), attempt_.began + attempt_.duration);
       co_return Outcome::failed;
     }
     // Failures are charged by their status alone.
@@ -304,7 +332,8 @@ class Forwarding {
     UsageReader meter(kind_, attempt_.endpoint->prices->units, format, provider_.config->max_metered_bytes);
     if (!attempt_.endpoint->prices->units.empty())
       for (const http::Field& field : answer_.fields) meter.header(field.name, field.value);
-    const bool bodiless = exchange_.request.method == "HEAD" || answer_.status == 204 || answer_.status == 304;
+    const bool bodiless =
+        exchange_.request.method == "HEAD" || answer_.status == 204 || answer_.status == 304;
     begin_answer();
 
     std::string collected;
@@ -312,7 +341,9 @@ class Forwarding {
     if (bodiless) {
       conclude(meter, true);
       append_cost();
-      exchange_.end_head(answer_.has_content_length && answer_.status != 204 ? std::optional(answer_.content_length) : std::nullopt,
+      exchange_.end_head(answer_.has_content_length && answer_.status != 204
+                             ? std::optional(answer_.content_length)
+                             : std::nullopt,
                          http::Exchange::Body::bodiless);
       finish_connection();
       (void)co_await exchange_.finish();
@@ -349,8 +380,9 @@ class Forwarding {
     }
     cost_trailer_ = reads && exchange_.request.accepts_trailers && !answer_.has_content_length;
     if (cost_trailer_) exchange_.head().append("Trailer: Penstock-Cost\r\n");
-    exchange_.end_head(answer_.body == http::BodyKind::length && !usage_injected_ ? std::optional(answer_.content_length)
-                                                                                   : std::nullopt);
+    exchange_.end_head(answer_.body == http::BodyKind::length && !usage_injected_
+                           ? std::optional(answer_.content_length)
+                           : std::nullopt);
     co_return co_await stream(meter, piece);
   }
 
@@ -368,7 +400,8 @@ class Forwarding {
     http::append_field(exchange_.head(), "Penstock-Cost", {cost, format_usd_to(call_.cost(), cost)});
   }
 
-  /// Reads on until the answer is whole (piece.done: in `piece`) or larger than what is collected (then what there is).
+  /// Reads on until the answer is whole (piece.done: in `piece`) or larger than what is collected (then what
+  /// there is).
   Awaitable<bool> collect(Piece& piece, std::string& collected) {
     if (answer_.body == http::BodyKind::length) {
       if (answer_.content_length > provider_.config->max_metered_bytes) co_return true;
@@ -390,11 +423,12 @@ class Forwarding {
   }
 
   MonotonicTime next_deadline() const {
-    return std::min(deadline_, MonotonicTime{std::chrono::steady_clock::now()} + provider_.config->timeouts.between_bytes);
+    return std::min(deadline_, MonotonicTime{std::chrono::steady_clock::now()} +
+                                   provider_.config->timeouts.between_bytes);
   }
 
-  /// Passes the body on piece by piece. A caller who leaves does not end it: what the provider bills is read to its end, within
-  /// bounds, or cut where the provider stops billing by that.
+  /// Passes the body on piece by piece. A caller who leaves does not end it: what the provider bills is read
+  /// to its end, within bounds, or cut where the provider stops billing by that.
   Awaitable<Outcome> stream(UsageReader& meter, Piece piece) {
     InjectedUsageFilter filter;
     std::string filtered;
@@ -449,7 +483,8 @@ class Forwarding {
 
   /// The provider's trailers, where the caller takes them: only a chunked body can be followed by them.
   std::string_view wanted_trailers() const noexcept {
-    return exchange_.request.accepts_trailers ? std::string_view{connection_->trailers()} : std::string_view{};
+    return exchange_.request.accepts_trailers ? std::string_view{connection_->trailers()}
+                                              : std::string_view{};
   }
 
   Awaitable<void> send_last(std::string_view out) {
@@ -513,7 +548,8 @@ class Forwarding {
     attempt_.reason = Reason::caller_cancelled;
     if (attempt_.ending != store::Ending::actual) {
       attempt_.usage = meter.finish(false);
-      // Where hanging up ends the bill, the text that was sent bounds it; a drain that reached its bound proves nothing.
+      // Where hanging up ends the bill, the text that was sent bounds it; a drain that reached its bound
+      // proves nothing.
       if (provider_.config->on_disconnect == config::OnDisconnect::cancel)
         settle_cost(meter, false);
       else
@@ -547,7 +583,7 @@ class Forwarding {
   }
 
   void finish_connection() {
-    if (!answered_early_) pool_->release(std::move(connection_));
+    if (!answered_early_) pool_->release(std::move(connection_), attempt_.began + attempt_.duration);
     connection_.reset();
   }
 

@@ -21,7 +21,8 @@ bool is_dropped(const http::Field& field, const Call& call, bool has_credential)
     case http::FieldId::x_api_key:
     case http::FieldId::x_goog_api_key:
       // The caller's key never leaves, wherever it stands; its own credential only where we have none.
-      return has_credential || field.id == call.key_field || field.value.find("pk_") != std::string_view::npos;
+      return has_credential || field.id == call.key_field ||
+             field.value.find("pk_") != std::string_view::npos;
     case http::FieldId::cookie: return has_credential;
     default: return false;
   }
@@ -29,7 +30,8 @@ bool is_dropped(const http::Field& field, const Call& call, bool has_credential)
 
 }  // namespace
 
-void build_request_head(const Call& call, const Attempt& attempt, std::optional<std::size_t> body_size, std::string& out) {
+void build_request_head(const Call& call, const Attempt& attempt, std::optional<std::size_t> body_size,
+                        std::string& out) {
   const http::RequestHead& request = call.exchange.request;
   const ProviderPlan& provider = *attempt.provider;
   const bool has_credential = !provider.config->credential.value.empty();
@@ -47,7 +49,8 @@ void build_request_head(const Call& call, const Attempt& attempt, std::optional<
     if (is_dropped(field, call, has_credential)) continue;
     // Usage is read out of the answer: it must not come compressed.
     if (field.id == http::FieldId::accept_encoding && attempt.endpoint->reads_answer) continue;
-    if (has_credential && http::equals_ignoring_case(field.name, provider.config->credential.header)) continue;
+    if (has_credential && http::equals_ignoring_case(field.name, provider.config->credential.header))
+      continue;
     http::append_field(out, field.name, field.value);
   }
   out.append(provider.credential_field);
@@ -56,7 +59,8 @@ void build_request_head(const Call& call, const Attempt& attempt, std::optional<
   out.append("Via: 1.1 penstock\r\n");
   if (body_size) {
     // Methods that usually have a body say so even when it is empty.
-    if (*body_size > 0 || request.body != http::BodyKind::none) http::append_number_field(out, "Content-Length", *body_size);
+    if (*body_size > 0 || request.body != http::BodyKind::none)
+      http::append_number_field(out, "Content-Length", *body_size);
   } else if (request.body == http::BodyKind::length) {
     http::append_number_field(out, "Content-Length", request.content_length);
   } else {

@@ -23,7 +23,8 @@ Step limit_caller(Call& call) {
   std::uint64_t rule = 0;
   for (std::size_t i = 0; i < inbound.overrides.size(); ++i) {
     const config::InboundOverride& each = inbound.overrides[i];
-    if (!each.methods.empty() && std::ranges::find(each.methods, request.method) == each.methods.end()) continue;
+    if (!each.methods.empty() && std::ranges::find(each.methods, request.method) == each.methods.end())
+      continue;
     if (!config::matches_path(each.path, request.path)) continue;
     call.limit = each.limit;
     rule = i + 1;
@@ -31,10 +32,10 @@ Step limit_caller(Call& call) {
   }
   const std::uint64_t caller =
       call.key ? call.key->caller
-               : std::hash<std::string_view>{}(
-                     client_address(call.exchange.peer, request.fields, call.snapshot->config.trusted_proxies));
-  call.limit_answer =
-      call.services.caller_limits.count(mix(caller + rule * 0x9E3779B97F4A7C15ULL), call.limit, call.now.mono);
+               : std::hash<std::string_view>{}(client_address(call.exchange.peer, request.fields,
+                                                              call.snapshot->config.trusted_proxies));
+  call.limit_answer = call.services.caller_limits.count(mix(caller + rule * 0x9E3779B97F4A7C15ULL),
+                                                        call.limit, call.now.mono);
   call.limited = true;
   if (call.limit_answer.allowed) return Step::next;
   return refuse_call(call, {.reason = Reason::caller_rate_limited,

@@ -6,7 +6,8 @@
 /// The phases of a call, one file each. Those that never wait are plain functions; the others are coroutines.
 namespace penstock::gateway {
 
-/// Who calls: Authorization: Bearer pk_…, X-Penstock-Key, or a provider SDK's own key field when it holds a pk_ key.
+/// Who calls: Authorization: Bearer pk_…, X-Penstock-Key, or a provider SDK's own key field when it holds a
+/// pk_ key.
 [[nodiscard]] Step authenticate(Call& call);
 
 /// The caller's inbound limit, from local memory.
@@ -15,7 +16,8 @@ namespace penstock::gateway {
 /// Path to provider or route, and whether this caller may use it. Checks the steering headers.
 [[nodiscard]] Step match_route(Call& call);
 
-/// Reads the body where it decides the cost or can be kept for a retry; a large one that does not is streamed later.
+/// Reads the body where it decides the cost or can be kept for a retry; a large one that does not is streamed
+/// later.
 [[nodiscard]] Awaitable<Step> read_request_body(Call& call);
 /// The same where the whole body has come with the head; false where it has not.
 [[nodiscard]] bool take_request_body(Call& call);
@@ -23,13 +25,18 @@ namespace penstock::gateway {
 /// Prices the attempt and holds that, in one atomic step over all subjects.
 [[nodiscard]] Awaitable<Step> admit(Call& call, Attempt& attempt, bool is_retry);
 
-/// Whether a failed attempt may be followed by another; asked once a failure is known, because a yes spends retry budget.
+/// Whether a failed attempt may be followed by another; asked once a failure is known, because a yes spends
+/// retry budget.
 class RetryDecision {
  public:
   RetryDecision(Call& call, const Attempt& attempt, std::uint32_t attempts_at_target, bool has_fallback)
-      : call_(call), attempt_(attempt), attempts_at_target_(attempts_at_target), has_fallback_(has_fallback) {}
+      : call_(call),
+        attempt_(attempt),
+        attempts_at_target_(attempts_at_target),
+        has_fallback_(has_fallback) {}
 
-  /// `unsent`: nothing reached the provider, so repeating is safe and free. `retry_after`: what the provider asked for.
+  /// `unsent`: nothing reached the provider, so repeating is safe and free. `retry_after`: what the provider
+  /// asked for.
   [[nodiscard]] bool may_follow(bool unsent, std::optional<nanoseconds> retry_after);
   /// Whether an answer with this status is held back for another attempt rather than passed on.
   [[nodiscard]] bool may_replace(int status, std::optional<nanoseconds> retry_after);
@@ -52,11 +59,12 @@ enum class Outcome : std::uint8_t {
   replied,  ///< the provider's answer went to the caller, or the caller left: the call ends here
   failed,   ///< nothing was passed on; `call.refusal` says why, `decision.next()` what may follow
 };
-/// Sends the request and passes the answer on as it comes, metered. The attempt's reservation is settled when it ends, whatever
-/// happens.
+/// Sends the request and passes the answer on as it comes, metered. The attempt's reservation is settled when
+/// it ends, whatever happens.
 [[nodiscard]] Awaitable<Outcome> forward(Call& call, Attempt& attempt, RetryDecision& decision);
 
-/// Ends the attempt's reservation: what it cost, what its tokens were, what it says about the provider's health.
+/// Ends the attempt's reservation: what it cost, what its tokens were, what it says about the provider's
+/// health.
 void settle(Call& call, Attempt& attempt, policy::CircuitBreaker::Outcome outcome);
 
 /// Metrics, ledger and log line. Never waits.

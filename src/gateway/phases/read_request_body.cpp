@@ -3,11 +3,13 @@
 namespace penstock::gateway {
 namespace {
 
-/// A body up to this size is kept, so that a failed attempt can be made again; a larger one that nothing needs whole is streamed.
+/// A body up to this size is kept, so that a failed attempt can be made again; a larger one that nothing
+/// needs whole is streamed.
 constexpr std::uint64_t kKeptBody = 64 * 1024;
 
 Error fault_error(const http::BodyPiece& piece) {
-  Error error{.reason = Reason::caller_invalid, .status = 400, .message = {}, .detail = {}, .retry_after = {}};
+  Error error{
+      .reason = Reason::caller_invalid, .status = 400, .message = {}, .detail = {}, .retry_after = {}};
   switch (piece.fault) {
     case http::BodyFault::too_large:
       error.status = 413;
@@ -23,7 +25,9 @@ Error fault_error(const http::BodyPiece& piece) {
       error.message = "The caller hung up inside the request body.";
       break;
     case http::BodyFault::invalid:
-    case http::BodyFault::none: error.message = "The request body is not valid: " + std::string(piece.what) + "."; break;
+    case http::BodyFault::none:
+      error.message = "The request body is not valid: " + std::string(piece.what) + ".";
+      break;
   }
   return error;
 }
@@ -50,7 +54,8 @@ Awaitable<Step> read_request_body(Call& call) {
       exchange.request.body == http::BodyKind::length && exchange.request.content_length <= kKeptBody;
   const bool needed = anything_reads_it(call);
   if (!known_small && !needed) co_return Step::next;
-  const http::BodyPiece piece = co_await exchange.read_whole_body(call.snapshot->config.listen.max_body_bytes);
+  const http::BodyPiece piece =
+      co_await exchange.read_whole_body(call.snapshot->config.listen.max_body_bytes);
   if (piece.fault != http::BodyFault::none) co_return refuse_call(call, fault_error(piece));
   call.body = piece.data;
   call.body_is_whole = true;

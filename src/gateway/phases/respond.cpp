@@ -30,8 +30,9 @@ void append_limit_fields(const Call& call, std::string& head) {
   append_number(head, call.limit_answer.remaining);
   head.append(";t=");
   // RFC: Retry-After must not be earlier than t says, so a refused call tells the same moment twice.
-  append_number(head, call.limit_answer.allowed ? reset
-                                                : std::chrono::ceil<seconds>(call.limit_answer.retry_after).count());
+  append_number(head, call.limit_answer.allowed
+                          ? reset
+                          : std::chrono::ceil<seconds>(call.limit_answer.retry_after).count());
   head.append("\r\n");
 }
 
@@ -43,7 +44,8 @@ void append_answer_fields(Call& call, std::string& head) {
   head.resize(at + kCallIdLength);
   write_call_id(call.id, head.data() + at);
   head.append("\r\n");
-  if (!call.attempts.empty()) http::append_field(head, "Penstock-Provider", call.attempts.back().provider->config->name);
+  if (!call.attempts.empty())
+    http::append_field(head, "Penstock-Provider", call.attempts.back().provider->config->name);
   head.append("Penstock-Waited: ");
   append_number(head, std::chrono::duration_cast<milliseconds>(call.waited).count());
   head.append("ms\r\n");
@@ -61,8 +63,8 @@ Awaitable<void> respond(Call& call) {
   append_answer_fields(call, exchange.head());
   char cost[24];
   http::append_field(exchange.head(), "Penstock-Cost", {cost, format_usd_to(call.cost(), cost)});
-  exchange.end_head(body.size(),
-                    exchange.request.method == "HEAD" ? http::Exchange::Body::bodiless : http::Exchange::Body::follows);
+  exchange.end_head(body.size(), exchange.request.method == "HEAD" ? http::Exchange::Body::bodiless
+                                                                   : http::Exchange::Body::follows);
   (void)co_await exchange.finish(body);
 }
 

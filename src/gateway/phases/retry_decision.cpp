@@ -26,7 +26,8 @@ bool RetryDecision::may_follow(bool unsent, std::optional<nanoseconds> retry_aft
 bool RetryDecision::may_replace(int status, std::optional<nanoseconds> retry_after) {
   const auto& statuses = attempt_.provider->config->retry.statuses;
   if (std::ranges::find(statuses, status) == statuses.end()) return false;
-  // 429 and 503 with a time to come back say that the request was not worked on (RFC 9110 15.6.4, RFC 6585 4).
+  // 429 and 503 with a time to come back say that the request was not worked on (RFC 9110 15.6.4, RFC 6585
+  // 4).
   const bool not_worked_on = retry_after.has_value() && (status == 429 || status == 503);
   return may_follow(not_worked_on, retry_after);
 }

@@ -24,8 +24,10 @@ void count_tokens(Call& call, const Attempt& attempt) {
 }  // namespace
 
 void settle(Call& call, Attempt& attempt, policy::CircuitBreaker::Outcome outcome) {
-  const Now now = read_clocks();
-  attempt.duration = now.mono - attempt.began;
+  // One clock is read and the other goes along: wall time only stamps the record.
+  const MonotonicTime mono = std::chrono::steady_clock::now();
+  const Now now{.mono = mono, .wall = call.now.wall + (mono - call.now.mono)};
+  attempt.duration = mono - attempt.began;
   call.services.state.settle({.id = attempt.id,
                               .ending = attempt.ending,
                               .cost = attempt.cost,

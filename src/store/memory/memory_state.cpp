@@ -30,7 +30,8 @@ struct Starts {
   }
 };
 
-/// A limit or budget with a number of its own: a hold finds it again by that after a reload moved or removed it.
+/// A limit or budget with a number of its own: a hold finds it again by that after a reload moved or removed
+/// it.
 template <class T>
 struct Numbered {
   T value;
@@ -47,7 +48,8 @@ T* find_number(std::vector<Numbered<T>>& all, std::uint32_t number) noexcept {
 /// Moves the entry that `same` accepts from `old` to the end of `kept`; false when there is none.
 template <class T, class Same>
 bool keep(std::vector<Numbered<T>>& old, std::vector<Numbered<T>>& kept, Same same) {
-  const auto found = std::ranges::find_if(old, [&](const Numbered<T>& each) { return same(each.value.spec()); });
+  const auto found =
+      std::ranges::find_if(old, [&](const Numbered<T>& each) { return same(each.value.spec()); });
   if (found == old.end()) return false;
   kept.push_back(std::move(*found));
   old.erase(found);
@@ -124,7 +126,9 @@ std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, 
     // What means the same keeps its counts; a changed amount or mode is taken over.
     std::vector<Numbered<WindowLimit>> limits;
     for (const policy::LimitSpec& limit : spec.limits) {
-      const auto same = [&](const policy::LimitSpec& s) { return s.unit == limit.unit && s.period == limit.period; };
+      const auto same = [&](const policy::LimitSpec& s) {
+        return s.unit == limit.unit && s.period == limit.period;
+      };
       if (keep(subject.limits, limits, same))
         limits.back().value.reconfigure(limit, now.mono);
       else
@@ -196,8 +200,10 @@ std::optional<Refusal> MemoryState::refusal_of(const ReservationRequest& request
   for (const SubjectId id : request.subjects) {
     Subject& subject = subjects_[id];
     if (subject.paused_until > now) wait_longer(id, subject.paused_until - now);
-    // Nobody knows when a running attempt ends: a second is an honest guess that keeps callers from hammering.
-    if (subject.spec.concurrency && subject.in_flight >= *subject.spec.concurrency) wait_longer(id, seconds{1});
+    // Nobody knows when a running attempt ends: a second is an honest guess that keeps callers from
+    // hammering.
+    if (subject.spec.concurrency && subject.in_flight >= *subject.spec.concurrency)
+      wait_longer(id, seconds{1});
     for (auto& [limit, number] : subject.limits) {
       const std::int64_t cost = limit.spec().unit == LimitUnit::calls ? 1 : request.tokens;
       wait_longer(id, limit.wait_for(cost, now));
@@ -423,7 +429,8 @@ std::vector<SubjectView> MemoryState::view(Now now, std::span<const SubjectId> o
 
 std::size_t MemoryState::open_reservations() const {
   const std::scoped_lock lock(mutex_);
-  return static_cast<std::size_t>(std::ranges::count_if(holds_, [](const auto& entry) { return !entry.second.expired; }));
+  return static_cast<std::size_t>(
+      std::ranges::count_if(holds_, [](const auto& entry) { return !entry.second.expired; }));
 }
 
 }  // namespace penstock::store

@@ -1,15 +1,16 @@
 #pragma once
 
-#include <boost/unordered/unordered_flat_map.hpp>
 #include <deque>
 #include <mutex>
+
+#include <boost/unordered/unordered_flat_map.hpp>
 
 #include "store/shared_state.hpp"
 
 namespace penstock::store {
 
-/// SharedState in this process: one mutex around pure policies. A reservation holds it for well under a microsecond; it is never
-/// held across I/O.
+/// SharedState in this process: one mutex around pure policies. A reservation holds it for well under a
+/// microsecond; it is never held across I/O.
 class MemoryState final : public SharedState {
  public:
   MemoryState();
@@ -46,12 +47,13 @@ class MemoryState final : public SharedState {
   mutable std::mutex mutex_;
   Listener listener_;
   std::uint32_t next_number_ = 0;  // of limits, budgets and circuits
-  std::deque<Subject> subjects_;  // never shrinks, so that ids stay valid; forgotten ones are marked
+  std::deque<Subject> subjects_;   // never shrinks, so that ids stay valid; forgotten ones are marked
   boost::unordered_flat_map<AttemptId, Hold, IdHash> holds_;
   std::deque<std::pair<MonotonicTime, AttemptId>> expired_;  // order of expiry, for forgetting
 };
 
-/// Expired reservations that are remembered for a late settlement, at most. Beyond it the oldest stays charged for good.
+/// Expired reservations that are remembered for a late settlement, at most. Beyond it the oldest stays
+/// charged for good.
 inline constexpr std::size_t kMaxExpiredHolds = 100'000;
 /// ... and for so long.
 inline constexpr std::chrono::minutes kExpiredHoldKept{60};

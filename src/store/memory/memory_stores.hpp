@@ -1,9 +1,10 @@
 #pragma once
 
-#include <boost/unordered/unordered_flat_map.hpp>
 #include <deque>
 #include <list>
 #include <mutex>
+
+#include <boost/unordered/unordered_flat_map.hpp>
 
 #include "store/caller_limits.hpp"
 #include "store/directory.hpp"
@@ -11,12 +12,13 @@
 
 namespace penstock::store {
 
-/// Inbound limits in this process, in stripes so that workers seldom meet. A stripe remembers a bounded number of callers and
-/// forgets the one that was idle longest.
+/// Inbound limits in this process, in stripes so that workers seldom meet. A stripe remembers a bounded
+/// number of callers and forgets the one that was idle longest.
 class MemoryCallerLimits final : public CallerLimits {
  public:
   explicit MemoryCallerLimits(std::size_t max_callers = 100'000);
-  [[nodiscard]] Answer count(std::uint64_t caller, const policy::LimitSpec& limit, MonotonicTime now) override;
+  [[nodiscard]] Answer count(std::uint64_t caller, const policy::LimitSpec& limit,
+                             MonotonicTime now) override;
   [[nodiscard]] std::size_t callers() const;
 
  private:
