@@ -210,7 +210,7 @@ def test_injected_usage_is_taken_out_again_and_the_cost_exact(llm, mock, gap):
     mock.admin("reset")
     mock.prices(**PRICES)
     gateway = llm(stream_usage="inject")
-    got, response = through(gateway, CHAT_PATH + gap, STREAM)
+    got, _ = through(gateway, CHAT_PATH + gap, STREAM)
     assert got == b"\n\n".join(events)
     assert b"total_tokens" not in got
     cost, line = cost_of(gateway)
