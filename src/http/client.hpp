@@ -62,9 +62,9 @@ class UpstreamConnection {
   [[nodiscard]] std::optional<UpstreamFault> try_send(std::span<const std::string_view> pieces);
   [[nodiscard]] Awaitable<UpstreamFault> send_rest(std::span<const std::string_view> pieces,
                                                    MonotonicTime deadline);
-  /// Waits for an answer while the request is still being sent. True: bytes of it are here, kept for `read_head`; false: the
-  /// connection has ended. It reads, since a socket that is readable may hold no more than TLS's own session tickets. May be
-  /// cancelled, and run beside `send_rest`.
+  /// Waits for an answer while the request is still being sent. True: bytes of it are here, kept for
+  /// `read_head`; false: the connection has ended. It reads, since a socket that is readable may hold no more
+  /// than TLS's own session tickets. May be cancelled, and run beside `send_rest`.
   [[nodiscard]] Awaitable<bool> wait_for_answer();
 
   /// Reads the next head, interim ones (1xx) included; views of `head` are valid until the next read.

@@ -113,7 +113,8 @@ class Forwarding {
       else
         fault = co_await send_rest(pieces);
       note_sent(fault);
-      if (fault == UpstreamFault::none && !call_.body_is_whole && !answered_early_) fault = co_await stream_body();
+      if (fault == UpstreamFault::none && !call_.body_is_whole && !answered_early_)
+        fault = co_await stream_body();
       if (fault == UpstreamFault::none) fault = co_await read_answer_head();
       if (fault == UpstreamFault::none) break;
       // A kept connection that the provider had already ended: nothing was worked on, as far as one can know.
@@ -172,7 +173,8 @@ class Forwarding {
     sent_ = sent_ || !connection_->reused() || fault == UpstreamFault::timeout;
   }
 
-  /// Sends what the kernel did not take at once, and listens meanwhile: a provider may answer early and then take no more.
+  /// Sends what the kernel did not take at once, and listens meanwhile: a provider may answer early and then
+  /// take no more.
   Awaitable<UpstreamFault> send_rest(std::span<const std::string_view> pieces) {
     using namespace boost::asio::experimental::awaitable_operators;
     const auto first = co_await (connection_->send_rest(pieces, deadline_) || connection_->wait_for_answer());

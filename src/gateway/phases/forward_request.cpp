@@ -28,6 +28,23 @@ bool is_dropped(const http::Field& field, const Call& call, bool has_credential)
   }
 }
 
+/// The query with our credential last and no parameter of its name before: a provider may take the first.
+void append_query_with_credential(std::string_view query, const ProviderPlan& provider, std::string& out) {
+  const std::string_view name = provider.config->credential.query;
+  char separator = '?';
+  while (!query.empty()) {
+    const std::size_t end = std::min(query.find('&'), query.size());
+    const std::string_view parameter = query.substr(0, end);
+    query.remove_prefix(std::min(end + 1, query.size()));
+    if (parameter.substr(0, parameter.find('=')) == name) continue;
+    out.push_back(separator);
+    out.append(parameter);
+    separator = '&';
+  }
+  out.push_back(separator);
+  out.append(provider.credential_query);
+}
+
 }  // namespace
 
 void build_request_head(const Call& call, const Attempt& attempt, std::optional<std::size_t> body_size,
@@ -37,13 +54,10 @@ void build_request_head(const Call& call, const Attempt& attempt, std::optional<
   const bool has_credential = !provider.config->credential.value.empty();
   out.clear();
   out.append(request.method).append(" ").append(provider.config->base_url.path).append(call.path);
-  if (request.has_query || !provider.credential_query.empty()) {
+  if (!provider.credential_query.empty())
+    append_query_with_credential(request.query, provider, out);
+  else if (request.has_query)
     out.append("?").append(request.query);
-    if (!provider.credential_query.empty()) {
-      if (!request.query.empty()) out.append("&");
-      out.append(provider.credential_query);
-    }
-  }
   out.append(" HTTP/1.1\r\n").append(provider.host_field);
   for (const http::Field& field : request.fields) {
     if (is_dropped(field, call, has_credential)) continue;

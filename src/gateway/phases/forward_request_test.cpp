@@ -91,6 +91,9 @@ TEST_F(ForwardRequestTest, OurCredentialTakesTheCallersPlace) {
   EXPECT_THAT(in_own, Not(HasSubstr("canary")));
   EXPECT_THAT(sent("query", "/x", callers), StartsWith("GET /x?key=sk-ours HTTP/1.1\r\n"));
   EXPECT_THAT(sent("query", "/x?a=1", callers), StartsWith("GET /x?a=1&key=sk-ours HTTP/1.1\r\n"));
+  // A provider may take the first of two.
+  EXPECT_THAT(sent("query", "/x?key=theirs&a=1&keys=2&key", callers),
+              StartsWith("GET /x?a=1&keys=2&key=sk-ours HTTP/1.1\r\n"));
   EXPECT_THAT(sent("query", "/x", callers), Not(HasSubstr("canary")));
 }
 

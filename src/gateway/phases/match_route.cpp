@@ -43,6 +43,34 @@ bool has_dot_segment(std::string_view path) noexcept {
   return dots > 0 && dots <= 2 && !other;
 }
 
+int hex_value(char c) noexcept {
+  if (c >= '0' && c <= '9') return c - '0';
+  c = static_cast<char>(c | 0x20);
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/// Whether the path is another spelling of a simpler one that a server behind us may take it for: encoded
+/// letters or digits, empty segments. Where a path decides the price, one call must not have two.
+bool has_second_spelling(std::string_view path) noexcept {
+  if (path.find("//") != std::string_view::npos) return true;
+  for (std::size_t i = path.find('%'); i != std::string_view::npos; i = path.find('%', i + 1)) {
+    if (i + 2 >= path.size()) return true;
+    const int high = hex_value(path[i + 1]);
+    const int low = hex_value(path[i + 2]);
+    if (high < 0 || low < 0) return true;
+    const int c = high * 16 + low;
+    if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')) return true;
+  }
+  return false;
+}
+
+/// Whether some target prices or limits its paths one by one.
+bool path_decides(const Call& call) noexcept {
+  return std::ranges::any_of(call.targets, [](const ProviderPlan* provider) {
+    return provider->endpoints.size() > 1 || provider->config->api != config::Api::generic;
+  });
+}
+
 bool may_use(const Call& call, std::string_view kind, std::string_view name) noexcept {
   if (!call.key || call.key->allow.empty()) return true;
   return std::ranges::any_of(call.key->allow, [&](std::string_view allowed) {
@@ -145,6 +173,9 @@ Step match_route(Call& call) {
                               .detail = {},
                               .retry_after = {}});
   if (has_dot_segment(call.path)) return refuse_call(call, invalid(400, "The path has a . or .. segment."));
+  if (path_decides(call) && has_second_spelling(call.path))
+    return refuse_call(
+        call, invalid(400, "The path has an empty segment or encodes letters or digits; write it plainly."));
   if (request.method == "CONNECT") return refuse_call(call, invalid(405, "CONNECT is not offered here."));
   if (auto error = check_steering(call)) return refuse_call(call, std::move(*error));
   return Step::next;

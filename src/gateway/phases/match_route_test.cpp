@@ -11,6 +11,7 @@ providers:
   a: {base_url: "http://a.example.com", allow_private: true}
   b: {base_url: "http://b.example.com", allow_private: true}
   c: {base_url: "http://c.example.com", allow_private: true}
+  priced: {base_url: "http://d.example.com", allow_private: true, endpoints: [{name: x, path: /v1/x, prices: {per_call_usd: 1}}]}
 routes:
   ordered: {targets: [{provider: b}, {provider: a}, {provider: c}]}
   single: {targets: [{provider: b}, {provider: a}], fallback: false}
@@ -91,6 +92,16 @@ TEST_F(MatchRouteTest, PathsThatCouldClimbAreRefused) {
                            "/v1%5C..%5cx", "/v1/..;x/y",    "/v1/..;/y",      "/v1/.;a=b",
                            "/v1/..%3bx/y", "/v1/%2e%2e;x/y"})
     EXPECT_EQ(match("/p/a" + std::string(path)), "400") << path;
+}
+
+// A server may take these for /v1/x, which has a price of its own.
+TEST_F(MatchRouteTest, WhereAPathDecidesThePriceItHasOneSpelling) {
+  for (const char* path : {"//v1/x", "/v1//x", "/v1/%78", "/%56%31/x", "/v1/%x", "/v1/x%"}) {
+    EXPECT_EQ(match("/p/priced" + std::string(path)), "400") << path;
+    EXPECT_EQ(match("/p/a" + std::string(path)), "ok") << path;
+  }
+  for (const char* path : {"/v1/x", "/v1/a%20b", "/v1/a%2Fb", "/v1/x/"})
+    EXPECT_EQ(match("/p/priced" + std::string(path)), "ok") << path;
 }
 
 TEST_F(MatchRouteTest, DotsInNamesAreFine) {
