@@ -62,15 +62,6 @@ Awaitable<UpstreamFault> UpstreamConnection::send(std::span<const std::string_vi
   co_return co_await send_rest(pieces, deadline);
 }
 
-Awaitable<bool> UpstreamConnection::wait_for_answer() {
-  if (end_ == begin_) {
-    error_code error;
-    begin_ = 0;
-    end_ = co_await transport_.read_some(data_.get(), capacity_, error);
-  }
-  co_return end_ > begin_;
-}
-
 void UpstreamConnection::grow() {
   const std::size_t bigger = capacity_ == 0 ? kBuffer : capacity_ * 2;
   auto data = std::make_unique_for_overwrite<char[]>(bigger);
@@ -114,7 +105,7 @@ Awaitable<UpstreamError> UpstreamConnection::read_head(ResponseHead& head, bool 
     const bool timed_out = transport_.timed_out();
     transport_.clear_deadline();
     if (error) {
-      spoilt_ = true;
+      spoilt_ = spoilt_ || timed_out || error != asio::error::operation_aborted;
       if (timed_out) co_return UpstreamError{UpstreamFault::timeout, "no answer in time"};
       co_return UpstreamError{UpstreamFault::closed, end_ > begin_
                                                          ? "closed inside the head of the answer"

@@ -62,12 +62,8 @@ class UpstreamConnection {
   [[nodiscard]] std::optional<UpstreamFault> try_send(std::span<const std::string_view> pieces);
   [[nodiscard]] Awaitable<UpstreamFault> send_rest(std::span<const std::string_view> pieces,
                                                    MonotonicTime deadline);
-  /// Waits for an answer while the request is still being sent. True: bytes of it are here, kept for
-  /// `read_head`; false: the connection has ended. It reads, since a socket that is readable may hold no more
-  /// than TLS's own session tickets. May be cancelled, and run beside `send_rest`.
-  [[nodiscard]] Awaitable<bool> wait_for_answer();
-
-  /// Reads the next head, interim ones (1xx) included; views of `head` are valid until the next read.
+  /// Reads the next head, interim ones (1xx) included; views of `head` are valid until the next read. May run
+  /// beside a send with the same deadline, and be cancelled: what was read is kept for the next time.
   [[nodiscard]] Awaitable<UpstreamError> read_head(ResponseHead& head, bool to_head, MonotonicTime deadline);
   /// Reads the next bytes of the body; they are views of this connection's buffer until the next read.
   struct Piece {

@@ -87,6 +87,19 @@ Awaitable<bool> Exchange::send_interim(std::string_view head) {
   co_return sent;
 }
 
+bool Exchange::try_send_interim(std::string_view head) {
+  if (request.minor_version == 0 || client_gone_) return true;
+  error_code error;
+  const std::string_view pieces[] = {head};
+  const std::size_t written = transport_.try_write(pieces, error);
+  if (error || (written > 0 && written < head.size())) {
+    client_gone_ = true;
+    keep_alive_ = false;
+    return true;
+  }
+  return written > 0;
+}
+
 Awaitable<bool> Exchange::fill(char* data, std::size_t size, std::size_t& got, BodyFault& fault) {
   error_code error;
   transport_.set_deadline(std::chrono::steady_clock::now() + options_.body_timeout);

@@ -83,6 +83,8 @@ class Exchange {
 
   /// Sends an interim response (103) at once. Not for HTTP/1.0 clients.
   [[nodiscard]] Awaitable<bool> send_interim(std::string_view head);
+  /// The same without waiting; false: nothing was written. A client that takes only a part is given up.
+  [[nodiscard]] bool try_send_interim(std::string_view head);
 
   /// Starts the response's head in the connection's output buffer; fields are added with append_field to
   /// `head()`.

@@ -543,6 +543,22 @@ def test_an_answer_before_the_end_of_the_body_is_passed_on(framed):
         assert (response.status, response.body) == (413, b"big")
 
 
+def test_interim_responses_while_the_body_is_sent_do_not_end_it(framed):
+    """103 on the head alone is no answer: the rest of the body must still go up, and the answer come down."""
+    gateway = framed(
+        answer=lambda request, stream: stream.send(ok(b"%d" % len(request.body))) or True,
+        on_head=lambda request, stream: (stream.send(HINTS), True)[1],
+    )
+    with gateway.connect() as client:
+        client.send(get(fields=b"Content-Length: 300000\r\n", method=b"POST") + b"a" * 1000)
+        assert client.response().status == 103  # before the body is complete
+        client.send(b"a" * 299_000)
+        assert client.response().body == b"300000"
+        client.send(get(b"/next", b"Content-Length: 0\r\n"))
+        assert client.response().status == 103
+        assert client.response().body == b"0"
+
+
 BROKEN = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nokk",

@@ -18,6 +18,9 @@ using Piece = http::UpstreamConnection::Piece;
 /// A provider's Retry-After holds admission back for at most so long: a wrong value must not stop a provider
 /// for good.
 constexpr std::chrono::minutes kMaxPause{10};
+/// Interim heads that wait for the caller, in bytes; further ones are dropped (RFC 9110 15.2: they are
+/// hints).
+constexpr std::size_t kMaxInterims = 64 * 1024;
 
 CircuitOutcome circuit_outcome(int status) noexcept {
   switch (status) {
@@ -113,9 +116,8 @@ class Forwarding {
       else
         fault = co_await send_rest(pieces);
       note_sent(fault);
-      if (fault == UpstreamFault::none && !call_.body_is_whole && !answered_early_)
-        fault = co_await stream_body();
-      if (fault == UpstreamFault::none) fault = co_await read_answer_head();
+      if (fault == UpstreamFault::none && !call_.body_is_whole && !answered_) fault = co_await stream_body();
+      if (fault == UpstreamFault::none && !answered_) fault = co_await read_answer_head();
       if (fault == UpstreamFault::none) break;
       // A kept connection that the provider had already ended: nothing was worked on, as far as one can know.
       const bool stale = connection_->reused() && fault == UpstreamFault::closed && call_.body_is_whole &&
@@ -177,12 +179,20 @@ class Forwarding {
   /// take no more.
   Awaitable<UpstreamFault> send_rest(std::span<const std::string_view> pieces) {
     using namespace boost::asio::experimental::awaitable_operators;
-    const auto first = co_await (connection_->send_rest(pieces, deadline_) || connection_->wait_for_answer());
-    if (first.index() == 0) co_return std::get<0>(first);
-    answered_early_ = std::get<1>(first);
+    const auto first =
+        co_await (connection_->send_rest(pieces, deadline_) || read_heads(deadline_, Beside::sending));
+    co_await send_interims();
+    if (answered_) {
+      note_early_answer();
+      co_return UpstreamFault::none;
+    }
+    co_return first.index() == 0 ? std::get<0>(first) : std::get<1>(first);
+  }
+
+  /// What is left of the body is not read, so neither connection can be used again.
+  void note_early_answer() {
+    answered_early_ = true;
     if (!exchange_.body_finished()) exchange_.close_after();
-    if (answered_early_) co_return UpstreamFault::none;
-    co_return std::chrono::steady_clock::now() < deadline_ ? UpstreamFault::closed : UpstreamFault::timeout;
   }
 
   /// Passes a large body on as it comes, until it ends or the provider has answered without waiting for it.
@@ -190,13 +200,13 @@ class Forwarding {
     using namespace boost::asio::experimental::awaitable_operators;
     const bool chunked = exchange_.request.body == http::BodyKind::chunked;
     for (;;) {
-      const auto next = co_await (exchange_.read_body() || connection_->wait_for_answer());
-      if (next.index() == 1) {
-        // An early answer; what is left of the body is not read, so the caller's connection ends with it.
-        exchange_.close_after();
-        answered_early_ = true;
+      const auto next = co_await (exchange_.read_body() || read_heads(deadline_, Beside::sending));
+      co_await send_interims();
+      if (answered_) {
+        note_early_answer();
         co_return UpstreamFault::none;
       }
+      if (next.index() == 1) co_return std::get<1>(next);
       const http::BodyPiece piece = std::get<0>(next);
       if (piece.fault != http::BodyFault::none) {
         caller_fault_ = piece.fault;
@@ -210,9 +220,10 @@ class Forwarding {
         const std::string_view pieces[] = {header, piece.data, chunked ? "\r\n" : ""};
         const auto sent = connection_->try_send(pieces);
         const UpstreamFault fault = sent ? *sent : co_await send_rest(pieces);
-        if (fault != UpstreamFault::none || answered_early_) {
-          // Also after a fault: it may have answered before it stopped reading.
-          answered_early_ = true;
+        if (answered_) co_return UpstreamFault::none;
+        if (fault != UpstreamFault::none) {
+          // It may have answered before it stopped reading.
+          note_early_answer();
           exchange_.close_after();
           co_return UpstreamFault::none;
         }
@@ -228,14 +239,19 @@ class Forwarding {
   }
 
   Awaitable<UpstreamFault> read_answer_head() {
-    const bool to_head = exchange_.request.method == "HEAD";
     // Whatever went out at once went out when the attempt began.
     const MonotonicTime sent =
         connection_->reused() && call_.body_is_whole ? attempt_.began : std::chrono::steady_clock::now();
-    const MonotonicTime first_byte_deadline =
-        std::min(deadline_, sent + provider_.config->timeouts.first_byte);
+    return read_heads(std::min(deadline_, sent + provider_.config->timeouts.first_byte), Beside::nothing);
+  }
+
+  /// Reads up to the final head of the answer; interim ones pass on. Beside the sending of the request it may
+  /// be cancelled at any wait, so it leaves what cannot be written at once to `send_interims`.
+  enum class Beside : std::uint8_t { nothing, sending };
+  Awaitable<UpstreamFault> read_heads(MonotonicTime deadline, Beside beside) {
+    const bool to_head = exchange_.request.method == "HEAD";
     for (;;) {
-      http::UpstreamError error = co_await connection_->read_head(answer_, to_head, first_byte_deadline);
+      http::UpstreamError error = co_await connection_->read_head(answer_, to_head, deadline);
       if (error.fault != UpstreamFault::none) {
         detail_ = std::move(error.what);
         co_return error.fault;
@@ -246,16 +262,24 @@ class Forwarding {
         co_return UpstreamFault::invalid;
       }
       if (answer_.status == 100) continue;  // ours to the caller went before the body was read
-      std::string interim;
-      http::append_status_line(interim, answer_.status);
+      if (interims_.size() > kMaxInterims) continue;
+      http::append_status_line(interims_, answer_.status);
       for (const http::Field& field : answer_.fields)
-        if (!is_dropped(field, false)) http::append_field(interim, field.name, field.value);
-      interim.append("\r\n");
-      (void)co_await exchange_.send_interim(interim);
+        if (!is_dropped(field, false)) http::append_field(interims_, field.name, field.value);
+      interims_.append("\r\n");
+      if (exchange_.try_send_interim(interims_)) interims_.clear();
+      if (beside == Beside::nothing) co_await send_interims();
     }
+    answered_ = true;
     attempt_.status = answer_.status;
     attempt_.first_byte = std::chrono::steady_clock::now() - attempt_.began;
     co_return UpstreamFault::none;
+  }
+
+  Awaitable<void> send_interims() {
+    if (interims_.empty()) co_return;
+    (void)co_await exchange_.send_interim(interims_);
+    interims_.clear();
   }
 
   /// No answer: what that costs, and whether something may follow.
@@ -603,8 +627,10 @@ class Forwarding {
   std::string detail_;
   UpstreamFault collect_fault_ = UpstreamFault::none;
   http::BodyFault caller_fault_ = http::BodyFault::none;
+  std::string interims_;  // heads that wait to be passed on
   bool usage_injected_ = false;
-  bool answered_early_ = false;
+  bool answered_ = false;        // the final head is read
+  bool answered_early_ = false;  // ... before the whole request was sent
   bool cost_trailer_ = false;
   bool sent_ = false;
   bool settled_ = false;
