@@ -203,8 +203,8 @@ Problem read_framing(const Facts& facts, int minor_version, BodyKind& body, std:
 /// "HTTP/1.x", else what is wrong.
 Problem parse_version(std::string_view text, int& minor_version) {
   constexpr std::string_view kPrefix = "HTTP/";
-  if (text.size() != 8 || !text.starts_with(kPrefix) || !is(text[5], kDigit) || text[6] != '.' ||
-      !is(text[7], kDigit)) {
+  if (text.size() != 8 || !text.starts_with(kPrefix) || !is(text[5], Class::digit) || text[6] != '.' ||
+      !is(text[7], Class::digit)) {
     return {kBadRequest, "invalid HTTP version"};
   }
   if (text[5] != '1' || text[7] > '1') return {kVersionNotSupported, "unsupported HTTP version"};
@@ -249,12 +249,12 @@ const char* parse_target(RequestHead& head) {
 
 Problem parse_request_line(std::string_view line, RequestHead& head) {
   std::size_t at = 0;
-  while (at < line.size() && is(line[at], kToken)) ++at;
+  while (at < line.size() && is(line[at], Class::token)) ++at;
   if (at > kMaxMethod) return {kNotImplemented, "the method is too long"};
   if (at == 0 || at == line.size() || line[at] != ' ') return {kBadRequest, "invalid method"};
   head.method = line.substr(0, at);
   const std::size_t target = ++at;
-  while (at < line.size() && is(line[at], kTarget)) ++at;
+  while (at < line.size() && is(line[at], Class::target)) ++at;
   if (at == target || at == line.size() || line[at] != ' ') return {kBadRequest, "invalid request target"};
   head.target = line.substr(target, at - target);
   if (const Problem problem = parse_version(line.substr(at + 1), head.minor_version); problem.status != 0)
@@ -316,7 +316,7 @@ Problem parse_status_line(std::string_view line, ResponseHead& head) {
   if (line.size() < 12 || line[8] != ' ' || (line.size() > 12 && line[12] != ' '))
     return {kBadGateway, "invalid status line"};
   for (std::size_t i = 9; i < 12; ++i) {
-    if (!is(line[i], kDigit)) return {kBadGateway, "invalid status"};
+    if (!is(line[i], Class::digit)) return {kBadGateway, "invalid status"};
     head.status = head.status * 10 + (line[i] - '0');
   }
   if (head.status < 100 || head.status > 599) return {kBadGateway, "status out of range"};
@@ -350,7 +350,7 @@ ParseResult parse_request_head(std::string_view buffer, std::size_t max_bytes, R
   max_bytes = std::min<std::size_t>(max_bytes, std::numeric_limits<std::uint32_t>::max());
   const std::size_t start = buffer.starts_with("\r\n") ? 2 : 0;
   if (buffer.size() == start || buffer == "\r") return {};
-  if (!is(buffer[start], kToken))
+  if (!is(buffer[start], Class::token))
     return fail(kBadRequest, "invalid method");  // at once: TLS on a plain port, for one
   const std::string_view text = buffer.substr(0, max_bytes);
   Lines lines;

@@ -45,7 +45,7 @@ class Reader {
   }
   Reader& digits(std::size_t width, int& value) {
     is_good_ = is_good_ && text_.size() >= width && std::ranges::all_of(text_.substr(0, width), [](char c) {
-                 return syntax::is(c, syntax::kDigit);
+                 return syntax::is(c, syntax::Class::digit);
                });
     if (!is_good_) return *this;
     value = 0;
@@ -150,7 +150,7 @@ std::optional<std::int64_t> parse_http_date(std::string_view text) {
 std::optional<std::int64_t> parse_retry_after_ms(std::string_view value, std::int64_t now_unix_seconds) {
   value = syntax::trim(value);
   if (value.empty()) return std::nullopt;
-  if (!syntax::is(value.front(), syntax::kDigit)) {
+  if (!syntax::is(value.front(), syntax::Class::digit)) {
     const auto date = parse_http_date(value);
     if (!date) return std::nullopt;
     const std::int64_t seconds =
@@ -160,12 +160,12 @@ std::optional<std::int64_t> parse_retry_after_ms(std::string_view value, std::in
   if (value.ends_with('s')) value.remove_suffix(1);  // "56s", as durations are written elsewhere
   std::int64_t milliseconds = 0;
   std::size_t at = 0;
-  for (; at < value.size() && syntax::is(value[at], syntax::kDigit); ++at) {
+  for (; at < value.size() && syntax::is(value[at], syntax::Class::digit); ++at) {
     milliseconds = std::min(milliseconds * 10 + (value[at] - '0') * 1000, kDayMilliseconds);
   }
   if (at < value.size() && value[at] == '.') {
     std::int64_t scale = 100;
-    for (++at; at < value.size() && syntax::is(value[at], syntax::kDigit); ++at, scale /= 10) {
+    for (++at; at < value.size() && syntax::is(value[at], syntax::Class::digit); ++at, scale /= 10) {
       milliseconds += (value[at] - '0') * scale;
     }
   }

@@ -113,7 +113,7 @@ const char* split_field_line(std::string_view line, Field& field) noexcept {
   const char* const begin = line.data();
   const char* const end = begin + line.size();
   const char* colon = begin;
-  while (colon != end && is(*colon, kToken)) ++colon;
+  while (colon != end && is(*colon, Class::token)) ++colon;
   if (colon == end || *colon != ':' || colon == begin) {
     if (begin != end && is_blank(*begin)) return "line folding or whitespace before a field";
     if (colon != end && is_blank(*colon)) return "whitespace in or after a field name";
@@ -143,7 +143,7 @@ bool is_host_and_port(std::string_view text) noexcept {
     ++end;
   } else {
     while (true) {
-      while (end < text.size() && is(text[end], kHost)) ++end;
+      while (end < text.size() && is(text[end], Class::host)) ++end;
       if (end == text.size() || text[end] != '%') break;
       if (text.size() - end < 3 || hex_value(text[end + 1]) < 0 || hex_value(text[end + 2]) < 0) return false;
       end += 3;

@@ -10,33 +10,33 @@
 /// Grammar shared by heads and trailers. Internal to message_*.cpp.
 namespace penstock::http::syntax {
 
-enum Class : std::uint8_t {
-  kToken = 1,   ///< tchar, RFC 9110 5.6.2
-  kTarget = 2,  ///< visible ASCII but '#'; wider than RFC 3986, because callers do send '|' and braces
-  kHost = 4,    ///< reg-name without '%' (checked apart) and without ',', which would make a list of hosts
-  kDigit = 8,
+enum class Class : std::uint8_t {
+  token = 1,   ///< tchar, RFC 9110 5.6.2
+  target = 2,  ///< visible ASCII but '#'; wider than RFC 3986, because callers do send '|' and braces
+  host = 4,    ///< reg-name without '%' (checked apart) and without ',', which would make a list of hosts
+  digit = 8,
 };
 
 inline constexpr auto kClasses = [] {
   std::array<std::uint8_t, 256> classes{};
-  const auto add = [&](std::string_view characters, int bits) {
+  const auto add = [&](std::string_view characters, std::initializer_list<Class> bits) {
     for (const char c : characters) {
       auto& slot = classes[static_cast<unsigned char>(c)];
-      slot = static_cast<std::uint8_t>(slot | bits);
+      for (const Class bit : bits) slot = static_cast<std::uint8_t>(slot | static_cast<std::uint8_t>(bit));
     }
   };
   for (int c = 0x21; c < 0x7f; ++c) {
-    if (c != '#') classes[static_cast<std::size_t>(c)] = kTarget;
+    if (c != '#') classes[static_cast<std::size_t>(c)] = static_cast<std::uint8_t>(Class::target);
   }
-  add("0123456789", kToken | kHost | kDigit);
-  add("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", kToken | kHost);
-  add("!#$%&'*+-.^_`|~", kToken);
-  add("-._~!$&'()*+;=", kHost);
+  add("0123456789", {Class::token, Class::host, Class::digit});
+  add("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", {Class::token, Class::host});
+  add("!#$%&'*+-.^_`|~", {Class::token});
+  add("-._~!$&'()*+;=", {Class::host});
   return classes;
 }();
 
-[[nodiscard]] constexpr bool is(char c, Class bits) noexcept {
-  return (kClasses[static_cast<unsigned char>(c)] & bits) != 0;
+[[nodiscard]] constexpr bool is(char c, Class bit) noexcept {
+  return (kClasses[static_cast<unsigned char>(c)] & static_cast<std::uint8_t>(bit)) != 0;
 }
 
 [[nodiscard]] constexpr char to_lower(char c) noexcept {
@@ -59,7 +59,7 @@ inline constexpr auto kClasses = [] {
 
 [[nodiscard]] constexpr bool is_token(std::string_view text) noexcept {
   for (const char c : text) {
-    if (!is(c, kToken)) return false;
+    if (!is(c, Class::token)) return false;
   }
   return !text.empty();
 }
@@ -88,7 +88,7 @@ void for_each_element(std::string_view list, Visit&& visit) {
   if (digits.empty()) return false;
   std::uint64_t value = 0;
   for (const char c : digits) {
-    if (!is(c, kDigit)) return false;
+    if (!is(c, Class::digit)) return false;
     const auto digit = static_cast<std::uint64_t>(c - '0');
     if (value > (kMost - digit) / 10) return false;
     value = value * 10 + digit;

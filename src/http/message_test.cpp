@@ -210,8 +210,7 @@ TEST(RequestHead, KnownSmugglingTricksAreRefused) {
                            "Content-Length: 1\r\nTransfer-Encoding: chunked",
                            "Transfer-Encoding: chunked\r\nContent-Length: 1",
                            "Transfer-Encoding: identity\r\nContent-Length: 1",
-                           "Content-Length:\x0b"
-                           "1",
+                           "Content-Length:\v1",
                            "Content-Length: 1\x0c",
                            "Transfer-Encoding: ,chunked",
                            "Transfer-Encoding: chunked,",
@@ -221,8 +220,7 @@ TEST(RequestHead, KnownSmugglingTricksAreRefused) {
                            "Transfer-Encoding: \xa0"
                            "chunked",
                            "Transfer-Encoding: chunked\xa0",
-                           "Transfer-Encoding:\x0b"
-                           "chunked",
+                           "Transfer-Encoding:\vchunked",
                            "Transfer-Encoding: chunked\x0c",
                            "Transfer-Encoding: chunked\x7f",
                            "Transfer-Encoding: \"chunked\"",

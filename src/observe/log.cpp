@@ -176,8 +176,8 @@ bool may_block(int fd) noexcept {
 }  // namespace
 
 struct Log::Impl {
-  Impl(int fd_, Level level_, Counter* dropped_)
-      : fd(fd_), chunk(may_block(fd_) ? kSafeWrite : kBufferBytes), dropped(dropped_), level(level_) {
+  Impl(int to, Level least, Counter* lost)
+      : fd(to), chunk(may_block(to) ? kSafeWrite : kBufferBytes), dropped(lost), level(least) {
     // The writer takes no signal: they belong to the threads that handle them, and a closed pipe must be
     // EPIPE only.
     sigset_t all;

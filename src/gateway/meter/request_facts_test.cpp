@@ -116,51 +116,51 @@ TEST(RequestFactsTest, WhatBytesDoNotBoundIsSaid) {
     EXPECT_TRUE(facts.is_json_object) << body;
     return facts.has_unbounded_input;
   };
-  const auto kChat = CallKind::openai_chat;
-  const auto kResponses = CallKind::openai_responses;
-  const auto kAnthropic = CallKind::anthropic_messages;
-  const auto kGemini = CallKind::gemini_generate;
+  const auto chat = CallKind::openai_chat;
+  const auto responses = CallKind::openai_responses;
+  const auto anthropic = CallKind::anthropic_messages;
+  const auto gemini = CallKind::gemini_generate;
   EXPECT_TRUE(unbounded(
-      kChat, R"({"messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x"}}]}]})"));
+      chat, R"({"messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x"}}]}]})"));
   EXPECT_TRUE(unbounded(
-      kChat, R"({"messages":[{"content":[{"type":"input_audio","input_audio":{"data":"UklG"}}]}]})"));
-  EXPECT_TRUE(unbounded(kChat, R"({"messages":[{"content":[{"type":"file","file":{"file_id":"f"}}]}]})"));
-  EXPECT_TRUE(unbounded(kChat, R"({"messages":[{"role":"assistant","audio":{"id":"a"}}]})"));
-  EXPECT_TRUE(unbounded(kChat, R"({"web_search_options":{}})"));
-  EXPECT_TRUE(unbounded(kResponses, R"({"input":"x","previous_response_id":"r"})"));
-  EXPECT_TRUE(unbounded(kResponses, R"({"input":"x","conversation":"c"})"));
-  EXPECT_TRUE(unbounded(kResponses, R"({"prompt":{"id":"p"}})"));
-  EXPECT_TRUE(unbounded(kResponses, R"({"input":[{"type":"item_reference","id":"i"}]})"));
-  EXPECT_TRUE(unbounded(kResponses, R"({"input":[{"content":[{"type":"input_image","file_id":"f"}]}]})"));
-  EXPECT_TRUE(unbounded(kResponses,
+      chat, R"({"messages":[{"content":[{"type":"input_audio","input_audio":{"data":"UklG"}}]}]})"));
+  EXPECT_TRUE(unbounded(chat, R"({"messages":[{"content":[{"type":"file","file":{"file_id":"f"}}]}]})"));
+  EXPECT_TRUE(unbounded(chat, R"({"messages":[{"role":"assistant","audio":{"id":"a"}}]})"));
+  EXPECT_TRUE(unbounded(chat, R"({"web_search_options":{}})"));
+  EXPECT_TRUE(unbounded(responses, R"({"input":"x","previous_response_id":"r"})"));
+  EXPECT_TRUE(unbounded(responses, R"({"input":"x","conversation":"c"})"));
+  EXPECT_TRUE(unbounded(responses, R"({"prompt":{"id":"p"}})"));
+  EXPECT_TRUE(unbounded(responses, R"({"input":[{"type":"item_reference","id":"i"}]})"));
+  EXPECT_TRUE(unbounded(responses, R"({"input":[{"content":[{"type":"input_image","file_id":"f"}]}]})"));
+  EXPECT_TRUE(unbounded(responses,
                         R"({"input":[{"type":"function_call_output","output":[{"type":"input_file"}]}]})"));
-  EXPECT_TRUE(unbounded(kResponses, R"({"input":"x","tools":[{"type":"web_search"}]})"));
+  EXPECT_TRUE(unbounded(responses, R"({"input":"x","tools":[{"type":"web_search"}]})"));
   EXPECT_TRUE(
-      unbounded(kAnthropic, R"({"messages":[{"content":[{"type":"image","source":{"type":"base64"}}]}]})"));
-  EXPECT_TRUE(unbounded(kAnthropic, R"({"messages":[{"content":[{"type":"document","source":{}}]}]})"));
+      unbounded(anthropic, R"({"messages":[{"content":[{"type":"image","source":{"type":"base64"}}]}]})"));
+  EXPECT_TRUE(unbounded(anthropic, R"({"messages":[{"content":[{"type":"document","source":{}}]}]})"));
   EXPECT_TRUE(unbounded(
-      kAnthropic,
+      anthropic,
       R"({"messages":[{"content":[{"type":"tool_result","content":[{"type":"image","source":{}}]}]}]})"));
-  EXPECT_TRUE(unbounded(kAnthropic, R"({"tools":[{"type":"web_search_20250305","name":"web_search"}]})"));
-  EXPECT_TRUE(unbounded(kGemini, R"({"contents":[{"parts":[{"inlineData":{"data":"aGk="}}]}]})"));
-  EXPECT_TRUE(unbounded(kGemini, R"({"contents":[{"parts":[{"file_data":{"file_uri":"u"}}]}]})"));
-  EXPECT_TRUE(unbounded(kGemini, R"({"contents":{"parts":{"inl\u0069neData":{}}}})"));
-  EXPECT_TRUE(unbounded(kGemini, R"({"cachedContent":"c"})"));
-  EXPECT_TRUE(unbounded(kGemini, R"({"tools":[{"googleSearch":{}}]})"));
-  EXPECT_TRUE(unbounded(kChat, R"({"messages":)" + std::string(100, '[') + std::string(100, ']') + "}"));
+  EXPECT_TRUE(unbounded(anthropic, R"({"tools":[{"type":"web_search_20250305","name":"web_search"}]})"));
+  EXPECT_TRUE(unbounded(gemini, R"({"contents":[{"parts":[{"inlineData":{"data":"aGk="}}]}]})"));
+  EXPECT_TRUE(unbounded(gemini, R"({"contents":[{"parts":[{"file_data":{"file_uri":"u"}}]}]})"));
+  EXPECT_TRUE(unbounded(gemini, R"({"contents":{"parts":{"inl\u0069neData":{}}}})"));
+  EXPECT_TRUE(unbounded(gemini, R"({"cachedContent":"c"})"));
+  EXPECT_TRUE(unbounded(gemini, R"({"tools":[{"googleSearch":{}}]})"));
+  EXPECT_TRUE(unbounded(chat, R"({"messages":)" + std::string(100, '[') + std::string(100, ']') + "}"));
 
-  EXPECT_FALSE(unbounded(kChat, R"({"messages":[{"role":"assistant","content":null,"audio":null,"tool_calls":[
+  EXPECT_FALSE(unbounded(chat, R"({"messages":[{"role":"assistant","content":null,"audio":null,"tool_calls":[
       {"type":"function","function":{"name":"f","arguments":"{\"type\":\"image\"}"}}]},{"role":"tool","content":"x"}]})"));
-  EXPECT_FALSE(unbounded(kChat, R"({"tools":[{"type":"function","function":{"name":"f"}}],"messages":[]})"));
-  EXPECT_FALSE(unbounded(kResponses, R"({"previous_response_id":null,"conversation":null,"input":[
+  EXPECT_FALSE(unbounded(chat, R"({"tools":[{"type":"function","function":{"name":"f"}}],"messages":[]})"));
+  EXPECT_FALSE(unbounded(responses, R"({"previous_response_id":null,"conversation":null,"input":[
       {"type":"message","role":"user","content":[{"type":"input_text","text":"x"}]},
       {"type":"function_call","arguments":"{}"},{"type":"function_call_output","output":"y"}]})"));
   EXPECT_FALSE(
-      unbounded(kAnthropic, R"({"system":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}],
+      unbounded(anthropic, R"({"system":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}],
       "tools":[{"name":"t","input_schema":{"type":"object"}}],"messages":[{"role":"assistant","content":[
       {"type":"tool_use","name":"t","input":{"type":"circle"}}]},{"role":"user","content":[
       {"type":"tool_result","content":[{"type":"text","text":"r"}]}]}]})"));
-  EXPECT_FALSE(unbounded(kGemini, R"({"tools":[{"functionDeclarations":[{"name":"f"}]}],"contents":[{"parts":[
+  EXPECT_FALSE(unbounded(gemini, R"({"tools":[{"functionDeclarations":[{"name":"f"}]}],"contents":[{"parts":[
       {"text":"x"},{"functionCall":{"name":"f","args":{"type":"image"}}}]}]})"));
 }
 
