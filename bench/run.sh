@@ -9,6 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+case " $* " in *" --help "* | *" -h "*) exec sed -n '2,8s/^# \{0,1\}//p' bench/run.sh ;; esac
+
 python=.venv/bin/python
 [ -x $python ] || python=python3
 

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 packages=(
   clang-19 lld-19 llvm-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev
   cmake ninja-build ccache pkg-config make git
-  libsimdjson-dev libyaml-cpp-dev libcli11-dev libspdlog-dev libsodium-dev libssl-dev
+  libsimdjson-dev libyaml-cpp-dev libcli11-dev libfmt-dev libsodium-dev libssl-dev
   libhowardhinnant-date-dev # IANA time zones; libstdc++ 12 has no std::chrono::zoned_time
   libgtest-dev libgmock-dev libbenchmark-dev
 )
