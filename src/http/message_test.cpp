@@ -217,8 +217,7 @@ TEST(RequestHead, KnownSmugglingTricksAreRefused) {
                            "Transfer-Encoding: ",
                            "Transfer-Encoding:",
                            "Transfer-Encoding: ,",
-                           "Transfer-Encoding: \xa0"
-                           "chunked",
+                           "Transfer-Encoding: \240chunked",
                            "Transfer-Encoding: chunked\xa0",
                            "Transfer-Encoding:\vchunked",
                            "Transfer-Encoding: chunked\x0c",
