@@ -134,10 +134,7 @@ struct Process::Impl {
                         if (found != current->provider_by_subject.end()) name = found->second->config->name;
                         metrics.overrun.with({name}).add(amount.count);
                       },
-                  .leases_expired =
-                      [this](std::size_t count) {
-                        metrics.reservations_expired.with({}).add(static_cast<std::int64_t>(count));
-                      }});
+                  .lease_expired = [this](AttemptId) { metrics.reservations_expired.with({}).add(); }});
   }
 
   Result<void> adopt(config::Config next) {

@@ -46,6 +46,7 @@ class FakeState final : public store::SharedState {
   }
 
   void listen(Listener) override { unexpected(); }
+  void set_history(const store::History*) override { unexpected(); }
   std::vector<store::SubjectId> declare(std::span<const store::SubjectSpec>, Now) override {
     return unexpected(), std::vector<store::SubjectId>{};
   }

@@ -22,6 +22,7 @@ class FakeState final : public store::SharedState {
   std::vector<store::SubjectSpec> declared;
 
   void listen(Listener) override {}
+  void set_history(const store::History*) override {}
   std::vector<store::SubjectId> declare(std::span<const store::SubjectSpec> specs, Now) override {
     declared.assign(specs.begin(), specs.end());
     std::vector<store::SubjectId> ids;

@@ -95,6 +95,11 @@ void Budget::advance(WallTime now) {
   spec_ = next_;
 }
 
+void Budget::count_past(NanoUsd settled, NanoUsd overrun) noexcept {
+  add(current_.settled, settled);
+  add(current_.overrun, overrun);
+}
+
 bool Budget::may_reserve(NanoUsd estimate) const noexcept {
   if (spec_.mode == BudgetMode::warn) return true;
   assert(estimate.count >= 0);

@@ -52,6 +52,8 @@ class Budget {
 
   explicit Budget(BudgetSpec spec);
 
+  /// Adds what the current window has cost before this budget was made. Pre: advance was called.
+  void count_past(NanoUsd settled, NanoUsd overrun) noexcept;
   /// Moves to the window of `now` if that is later. Every other member speaks of the window of the last call.
   void advance(WallTime now);
   /// Whether `estimate` (>= 0) fits. A `warn` budget always says yes.

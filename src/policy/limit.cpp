@@ -174,6 +174,13 @@ WindowLimit::Ticket WindowLimit::take(std::int64_t cost, MonotonicTime now) noex
   return {current_ + ticket_offset_};
 }
 
+void WindowLimit::count_past(std::int64_t cost, MonotonicTime when) noexcept {
+  advance(when);
+  cost = std::clamp<std::int64_t>(cost, 0, std::numeric_limits<std::int64_t>::max() - sum_);
+  at(current_) += cost;
+  sum_ += cost;
+}
+
 void WindowLimit::correct(Ticket ticket, std::int64_t delta, MonotonicTime now) noexcept {
   advance(now);
   std::int64_t number = ticket.bucket;

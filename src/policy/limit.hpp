@@ -45,6 +45,9 @@ class WindowLimit {
   [[nodiscard]] nanoseconds wait_for(std::int64_t cost, MonotonicTime now) noexcept;
   /// Counts `cost`. Pre: wait_for(cost, now) == 0.
   Ticket take(std::int64_t cost, MonotonicTime now) noexcept;
+  /// Counts what began before this limit was made: `at` <= now, in ascending order, before the first `take`.
+  /// The sum may go over the amount, which then only delays later attempts.
+  void count_past(std::int64_t cost, MonotonicTime at) noexcept;
   /// Changes what was counted by `delta` (a settlement of estimated tokens; -cost gives all back). More than
   /// was estimated counts too (debt): it may push the sum over the amount, which then only delays later
   /// attempts. What has left the window is not changed, and a bucket never falls below zero.

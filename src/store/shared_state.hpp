@@ -104,6 +104,8 @@ struct SubjectView {
   std::int64_t starts_today = 0;        ///< attempts of this UTC day
 };
 
+class History;
+
 /// Counters, holds and circuits of all subjects, shared by all workers (and replicas, where the backend is
 /// shared).
 ///
@@ -114,7 +116,7 @@ class SharedState {
   struct Listener {
     std::function<void(SubjectId, policy::CircuitBreaker::State)> circuit_changed;
     std::function<void(SubjectId, NanoUsd)> overrun;  ///< a provider billed more than the estimate
-    std::function<void(std::size_t)> leases_expired;
+    std::function<void(AttemptId)> lease_expired;     ///< charged at its estimate
   };
 
   SharedState() = default;
@@ -126,9 +128,13 @@ class SharedState {
   /// metrics.
   virtual void listen(Listener listener) = 0;
 
+  /// What budgets and limits that are new to the state have counted before; null: nothing. Outlives the
+  /// state.
+  virtual void set_history(const History* history) = 0;
+
   /// Takes the subjects of a configuration, whole. Known ones (kind and name) keep their counts; others start
-  /// empty; those that are gone are forgotten when nothing is held for them. Returns the ids in the order of
-  /// `specs`.
+  /// with what the history tells; those that are gone are forgotten when nothing is held for them. Returns
+  /// the ids in the order of `specs`.
   virtual std::vector<SubjectId> declare(std::span<const SubjectSpec> specs, Now now) = 0;
 
   /// Holds `estimate` and counts the attempt for every subject, in one atomic step: circuit, budgets,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "store/contract/shared_state_testing.hpp"
+#include "store/history.hpp"
 
 /// The rules of SharedState one by one. Random sequences: shared_state_properties.hpp. Threads:
 /// shared_state_stress.hpp.
@@ -88,6 +89,43 @@ TEST_P(SharedStateContract, ReservingAgainWithTheSameIdHoldsOnce) {
   EXPECT_EQ(budget(ids[0]), "10+0!0");
 }
 
+/// Tells the same of every subject; keeps what it was asked.
+class FakeHistory final : public History {
+ public:
+  mutable std::vector<std::string> asked;
+  WallTime started_at{};
+
+  Spent spent(SubjectKind, std::string_view name, policy::WindowSpan span) const override {
+    asked.push_back(std::string(name) + " " + std::to_string((span.end - span.start) / 1h) + "h");
+    return {.settled = {70}, .overrun = {5}};
+  }
+  std::vector<Started> started(SubjectKind, std::string_view, WallTime, nanoseconds) const override {
+    return {{started_at, 3, 300}, {started_at + 20s, 4, 400}};
+  }
+};
+
+// A restart or a new budget gives nobody fresh money or calls.
+TEST_P(SharedStateContract, WhatIsNewBeginsWithItsHistory) {
+  FakeHistory history;
+  history.started_at = now_.wall - 30s;
+  state_->set_history(&history);
+  SubjectSpec provider = with_budgets(SubjectKind::provider, "p", {daily(100)});
+  provider.limits = {calls(8, 1min), tokens(1000, 1min)};
+  auto ids = declare({provider});
+  EXPECT_EQ(budget(ids[0]), "70+0!5");
+  EXPECT_EQ(refused(ids, {.estimate = 26}).reason, Reason::policy_budget_exceeded);
+  hold(ids, {.estimate = 25, .tokens = 100});
+  EXPECT_EQ(refused(ids, {}).reason, Reason::policy_rate_limited);
+  advance(32s);  // the first three have left the window
+  EXPECT_EQ(view(ids[0]).limits[0].used, 5);
+  EXPECT_EQ(view(ids[0]).limits[1].used, 500);
+  provider.budgets.push_back(monthly(1000));  // what it has already keeps its own counts
+  ids = declare({provider});
+  EXPECT_EQ(budget(ids[0], 0), "70+25!5");
+  EXPECT_EQ(budget(ids[0], 1), "70+0!5");
+  EXPECT_THAT(history.asked, testing::ElementsAre("p 24h", "p 744h"));
+}
+
 // ---- Ending
 
 TEST_P(SharedStateContract, EachEndingChargesWhatItSays) {
@@ -105,7 +143,7 @@ TEST_P(SharedStateContract, WhatIsBilledBeyondTheEstimateIsOverrunAndTold) {
   std::vector<std::pair<SubjectId, std::int64_t>> told;
   state_->listen({.circuit_changed = {},
                   .overrun = [&](SubjectId id, NanoUsd amount) { told.emplace_back(id, amount.count); },
-                  .leases_expired = {}});
+                  .lease_expired = {}});
   const auto ids = declare({with_budgets(SubjectKind::provider, "p", {daily(100)})});
   settle(hold(ids, {.estimate = 60}), Ending::actual, 75);
   EXPECT_EQ(budget(ids[0]), "60+0!15");
@@ -145,13 +183,13 @@ TEST_P(SharedStateContract, UnknownIdsChangeNothing) {
 }
 
 TEST_P(SharedStateContract, ALeaseThatRunsOutChargesTheEstimate) {
-  std::vector<std::size_t> told;
+  std::vector<AttemptId> told;
   state_->listen(
-      {.circuit_changed = {}, .overrun = {}, .leases_expired = [&](std::size_t n) { told.push_back(n); }});
+      {.circuit_changed = {}, .overrun = {}, .lease_expired = [&](AttemptId id) { told.push_back(id); }});
   SubjectSpec provider = with_budgets(SubjectKind::provider, "p", {daily(1000)});
   provider.concurrency = 2;
   const auto ids = declare({provider});
-  hold(ids, {.estimate = 100, .lease = 30s});
+  const AttemptId first = hold(ids, {.estimate = 100, .lease = 30s});
   hold(ids, {.estimate = 10, .lease = 2min});
   advance(30s - 1ns);
   state_->reap(now_);
@@ -162,7 +200,7 @@ TEST_P(SharedStateContract, ALeaseThatRunsOutChargesTheEstimate) {
   EXPECT_EQ(view(ids[0]).in_flight, 1U);
   state_->reap(now_);
   EXPECT_EQ(budget(ids[0]), "100+10!0");
-  EXPECT_THAT(told, testing::ElementsAre(1U));
+  EXPECT_THAT(told, testing::ElementsAre(first));
 }
 
 TEST_P(SharedStateContract, ALateSettlementCorrectsTheChargeOnce) {
@@ -297,7 +335,7 @@ TEST_P(SharedStateContract, AnOpenCircuitLetsNothingThroughAndTrialsAreCounted) 
   std::vector<CircuitState> told;
   state_->listen({.circuit_changed = [&](SubjectId, CircuitState state) { told.push_back(state); },
                   .overrun = {},
-                  .leases_expired = {}});
+                  .lease_expired = {}});
   const auto ids = declare({with_circuit("p"), with_budgets(SubjectKind::consumer, "c", {daily(10)})});
   const std::vector<SubjectId> provider{ids[0]};
   for (int i = 0; i < 2; ++i) settle(hold(provider, {}), Ending::released, 0, -1, CircuitOutcome::failure);

@@ -3,6 +3,8 @@
 #include <array>
 #include <cassert>
 
+#include "store/history.hpp"
+
 namespace penstock::store {
 
 using policy::Budget;
@@ -102,6 +104,24 @@ void MemoryState::listen(Listener listener) {
   listener_ = std::move(listener);
 }
 
+void MemoryState::set_history(const History* history) {
+  const std::scoped_lock lock(mutex_);
+  history_ = history;
+}
+
+void MemoryState::count_past(const SubjectSpec& subject, WindowLimit& limit, Now now) const {
+  if (history_ == nullptr) return;
+  const policy::LimitSpec& spec = limit.spec();
+  const nanoseconds bucket = spec.period / WindowLimit::kBuckets;
+  for (const Started& past :
+       history_->started(subject.kind, subject.name, now.wall - spec.period - bucket, bucket)) {
+    // The monotonic clock may be younger than what is remembered.
+    const nanoseconds age = std::clamp<nanoseconds>(now.wall - past.at, nanoseconds{0},
+                                                    std::max(nanoseconds{0}, now.mono.time_since_epoch()));
+    limit.count_past(spec.unit == LimitUnit::calls ? past.calls : past.tokens, now.mono - age);
+  }
+}
+
 std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, Now now) {
   const std::scoped_lock lock(mutex_);
   std::map<std::pair<SubjectKind, std::string>, SubjectId> known;
@@ -131,18 +151,25 @@ std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, 
       };
       if (keep(subject.limits, limits, same))
         limits.back().value.reconfigure(limit, now.mono);
-      else
+      else {
         limits.push_back({WindowLimit(limit), ++next_number_});
+        count_past(spec, limits.back().value, now);
+      }
     }
     subject.limits = std::move(limits);
     std::vector<Numbered<Budget>> budgets;
     for (const policy::BudgetSpec& budget : spec.budgets) {
       const auto same = [&](const policy::BudgetSpec& s) { return s.window == budget.window; };
-      if (keep(subject.budgets, budgets, same))
+      if (keep(subject.budgets, budgets, same)) {
         budgets.back().value.reconfigure(budget);
-      else
-        budgets.push_back({Budget(budget), ++next_number_});
-      budgets.back().value.advance(now.wall);
+        budgets.back().value.advance(now.wall);
+        continue;
+      }
+      Budget& made = budgets.emplace_back(Budget(budget), ++next_number_).value;
+      made.advance(now.wall);
+      if (history_ == nullptr) continue;
+      const Spent past = history_->spent(spec.kind, spec.name, made.span());
+      made.count_past(past.settled, past.overrun);
     }
     subject.budgets = std::move(budgets);
     if (spec.kind == SubjectKind::provider && !subject.starts) subject.starts.emplace();
@@ -360,12 +387,11 @@ bool MemoryState::try_retry(SubjectId provider, MonotonicTime now) noexcept {
 
 void MemoryState::reap(Now now) {
   const std::scoped_lock lock(mutex_);
-  std::size_t count = 0;
   for (auto& [id, hold] : holds_) {
     if (hold.expired || hold.lease_end > now.mono) continue;
     expire(hold, now);
     expired_.emplace_back(now.mono, id);
-    ++count;
+    if (listener_.lease_expired) listener_.lease_expired(id);
   }
   while (!expired_.empty() &&
          (expired_.size() > kMaxExpiredHolds || expired_.front().first + kExpiredHoldKept < now.mono)) {
@@ -377,7 +403,6 @@ void MemoryState::reap(Now now) {
   }
   for (SubjectId id = 0; id < subjects_.size(); ++id)
     if (subjects_[id].circuit) note_circuit(id, subjects_[id], now.mono);
-  if (count > 0 && listener_.leases_expired) listener_.leases_expired(count);
 }
 
 SubjectView MemoryState::view_of(SubjectId id, Subject& subject, Now now) {

@@ -16,6 +16,7 @@ class MemoryState final : public SharedState {
   MemoryState();
   ~MemoryState() override;
   void listen(Listener listener) override;
+  void set_history(const History* history) override;
   std::vector<SubjectId> declare(std::span<const SubjectSpec> specs, Now now) override;
   [[nodiscard]] Awaitable<std::expected<void, Refusal>> reserve(ReservationRequest request) override;
   void settle(const Settlement& settlement) noexcept override;
@@ -38,6 +39,7 @@ class MemoryState final : public SharedState {
   };
 
   [[nodiscard]] std::optional<Refusal> refusal_of(const ReservationRequest& request);
+  void count_past(const SubjectSpec& subject, policy::WindowLimit& limit, Now now) const;
   void finish(Hold& hold, const Settlement& settlement) noexcept;
   void expire(Hold& hold, Now now) noexcept;
   void correct_expired(Hold& hold, const Settlement& settlement) noexcept;
@@ -46,6 +48,7 @@ class MemoryState final : public SharedState {
 
   mutable std::mutex mutex_;
   Listener listener_;
+  const History* history_ = nullptr;
   std::uint32_t next_number_ = 0;  // of limits, budgets and circuits
   std::deque<Subject> subjects_;   // never shrinks, so that ids stay valid; forgotten ones are marked
   boost::unordered_flat_map<AttemptId, Hold, IdHash> holds_;
