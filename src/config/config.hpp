@@ -198,6 +198,24 @@ struct Network {
   int prefix_length = 128;
 };
 
+/// What is remembered durably, and how hard.
+struct Ledger {
+  enum class Database : std::uint8_t {
+    none,  ///< nothing is kept: budgets and limits begin anew with every start
+    sqlite,
+    postgresql,
+  };
+  enum class Sync : std::uint8_t { interval, always };
+
+  std::string directory = "penstock-data";  ///< of the journal and of SQLite's file; resolved
+  Database database = Database::sqlite;
+  Secret url;                      ///< of postgresql: it may hold a password
+  Sync sync = Sync::interval;      ///< always: an attempt waits until its reservation is on disk
+  milliseconds sync_interval{10};  ///< what a power failure may lose, at most
+  std::uint64_t max_journal_bytes = 4ULL << 30U;  ///< not yet applied to the database
+  std::int64_t retention_days = 90;               ///< of calls and attempts; totals stay
+};
+
 enum class CallLog : std::uint8_t { all, refused, none };
 enum class LogLevel : std::uint8_t { debug, info, warn, error };
 
@@ -210,6 +228,7 @@ struct Config {
   Listen listen;
   Log log;
   Inbound inbound;
+  Ledger ledger;
   std::vector<Network> trusted_proxies;
   bool anonymous = false;           ///< calls without a key are allowed, limited by address
   bool budget_status_402 = false;   ///< refuse budgets with 402 instead of 429

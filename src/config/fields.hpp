@@ -31,9 +31,9 @@ struct Section {
 /// Every kind of mapping with fixed fields.
 [[nodiscard]] std::span<const Section* const> sections() noexcept;
 
-extern const Section kConfig, kListen, kListenTls, kLog, kInbound, kInboundOverride, kProvider, kCredential,
-    kUpstreamTls, kTimeouts, kCircuit, kRetry, kDrain, kBudget, kEndpoint, kPrices, kUnit, kModel, kRoute,
-    kTarget, kTeam, kConsumer, kKey;
+extern const Section kConfig, kListen, kListenTls, kLog, kInbound, kInboundOverride, kLedger, kProvider,
+    kCredential, kUpstreamTls, kTimeouts, kCircuit, kRetry, kDrain, kBudget, kEndpoint, kPrices, kUnit,
+    kModel, kRoute, kTarget, kTeam, kConsumer, kKey;
 
 /// What a name in the file refers to.
 enum class Referent : std::uint8_t { provider, route, team, consumer };
@@ -205,9 +205,13 @@ class Fields {
   std::set<std::string_view> asked_;
 };
 
+/// `${NAME}` by the environment variable's value, `$$` by `$`.
+[[nodiscard]] Parsed<std::string> substitute(std::string_view text, const Sources& sources);
+
 // The parts of a file, in the files that their names say.
 void read_listen(Reader& reader, const Node& node, Listen& out);
 void read_log(Reader& reader, const Node& node, Log& out);
+void read_ledger(Reader& reader, const Node& node, Ledger& out);
 void read_inbound(Reader& reader, const Node& node, Inbound& out);
 void read_credential(Reader& reader, const Node& node, const std::string& owner, Credential& out);
 void read_provider(Reader& reader, const Node& node, Provider& out);

@@ -54,6 +54,10 @@ void read_config(Reader& reader, const Node& root, Config& out) {
   fields.boolean("anonymous", out.anonymous);
   fields.choice("budget_status", out.budget_status_402, {{"429", false}, {"402", true}});
   if (const Node* node = fields.find("inbound")) read_inbound(reader, *node, out.inbound);
+  if (const Node* node = fields.find("ledger"); node != nullptr)
+    read_ledger(reader, *node, out.ledger);
+  else
+    out.ledger.directory = reader.resolve(out.ledger.directory);
   read_named(fields, "providers", read_provider, out.providers);
   read_named(fields, "routes", read_route, out.routes);
   read_named(fields, "teams", read_team, out.teams);

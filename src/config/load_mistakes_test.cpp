@@ -78,6 +78,11 @@ INSTANTIATE_TEST_SUITE_P(
              R"(2:19: address in listen: "localhost:8080" is not an address)", R"("127.0.0.1:8080"?)"},
         Case{with("listen: {max_header: 32kb}"), R"(2:22: max_header in listen: "32kb" is not a size)",
              R"(did you mean "32KiB"?)"},
+        Case{with("ledger: {database: mysql://u:secret@h/d}"),
+             "2:20: database in ledger: the value (not shown) is no database; expected sqlite, none, or "
+             "postgresql://",
+             "${NAME}"},
+        Case{with("ledger: {sync: sometimes}"), R"(2:16: sync in ledger: "sometimes" is not known)", ""},
         Case{with("listen: {max_header: 1}"),
              R"(2:22: max_header in listen: "1" is out of range; expected 1KiB to 1MiB)",
              "the least is 1KiB"},

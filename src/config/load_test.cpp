@@ -24,6 +24,32 @@ using testing::World;
 
 const std::string kHash = format_hash(hash_key("pk_one"));
 
+TEST(Load, TheLedgerHasADirectoryBesideTheFileUnlessToldOtherwise) {
+  const std::string rest = "providers: {p: {base_url: https://api.example.com}}\n";
+  World world;
+  world.variables["DB_PASSWORD"] = "s3cret";
+  const auto read = [&](const std::string& ledger) {
+    auto config = parse_config(ledger + rest, "etc/f.yaml", world.sources());
+    EXPECT_TRUE(config.has_value());
+    return config ? config->ledger : Ledger{};
+  };
+  EXPECT_EQ(read("").directory, "etc/penstock-data");
+  EXPECT_EQ(read("ledger: {directory: data}\n").directory, "etc/data");
+  EXPECT_EQ(read("").database, Ledger::Database::sqlite);
+  EXPECT_EQ(read("ledger: {database: none}\n").database, Ledger::Database::none);
+  const Ledger all = read(
+      "ledger: {directory: /d, database: 'postgresql://p:${DB_PASSWORD}@h/n', sync: always, sync_interval: "
+      "5ms, "
+      "max_journal: 2MiB, retention_days: 7}\n");
+  EXPECT_EQ(all.directory, "/d");
+  EXPECT_EQ(all.database, Ledger::Database::postgresql);
+  EXPECT_EQ(all.url.reveal(), "postgresql://p:s3cret@h/n");
+  EXPECT_EQ(all.sync, Ledger::Sync::always);
+  EXPECT_EQ(all.sync_interval, 5ms);
+  EXPECT_EQ(all.max_journal_bytes, 2U << 20U);
+  EXPECT_EQ(all.retention_days, 7);
+}
+
 TEST(Load, ReadsEveryField) {
   World world;
   world.files = {{"tls/chain.pem", "x"},

@@ -15,7 +15,36 @@ bool is_visible(char c) { return c > 0x20 && c < 0x7F; }
 bool may_begin_variable(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_variable_character(char c) { return may_begin_variable(c) || (c >= '0' && c <= '9'); }
 
-/// `${NAME}` by the variable's value, `$$` by `$`.
+Parsed<std::string> check_secret(std::string secret) {
+  if (secret.empty()) return std::unexpected(Complaint{"is empty", {}});
+  if (secret.size() > kMostSecretBytes) return std::unexpected(Complaint{"is longer than 16 KiB", {}});
+  const bool is_ok = std::ranges::all_of(secret, [](char c) { return is_visible(c) || c == ' '; });
+  if (!is_ok || secret.front() == ' ' || secret.back() == ' ') {
+    return std::unexpected(
+        Complaint{"holds a character that no request can carry, or begins or ends with a space",
+                  "is there a line break in it?"});
+  }
+  return secret;
+}
+
+Parsed<std::string> parse_scheme(std::string_view text) {
+  // Empty is allowed: the value alone.
+  if (text.size() <= 64 && std::ranges::all_of(text, is_visible)) return std::string(text);
+  return std::unexpected(Complaint{"is not an authentication scheme; expected one word such as Bearer", {}});
+}
+
+Parsed<std::string> parse_query_name(std::string_view text) {
+  const auto is_ok = [](char c) { return is_variable_character(c) || c == '-' || c == '.'; };
+  if (!text.empty() && text.size() <= 128 && std::ranges::all_of(text, is_ok)) return std::string(text);
+  return std::unexpected(Complaint{"is not the name of a query parameter", {}});
+}
+
+bool is_same_word(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && edit_distance(a, b) == 0;
+}
+
+}  // namespace
+
 Parsed<std::string> substitute(std::string_view text, const Sources& sources) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -49,36 +78,6 @@ Parsed<std::string> substitute(std::string_view text, const Sources& sources) {
   }
   return out;
 }
-
-Parsed<std::string> check_secret(std::string secret) {
-  if (secret.empty()) return std::unexpected(Complaint{"is empty", {}});
-  if (secret.size() > kMostSecretBytes) return std::unexpected(Complaint{"is longer than 16 KiB", {}});
-  const bool is_ok = std::ranges::all_of(secret, [](char c) { return is_visible(c) || c == ' '; });
-  if (!is_ok || secret.front() == ' ' || secret.back() == ' ') {
-    return std::unexpected(
-        Complaint{"holds a character that no request can carry, or begins or ends with a space",
-                  "is there a line break in it?"});
-  }
-  return secret;
-}
-
-Parsed<std::string> parse_scheme(std::string_view text) {
-  // Empty is allowed: the value alone.
-  if (text.size() <= 64 && std::ranges::all_of(text, is_visible)) return std::string(text);
-  return std::unexpected(Complaint{"is not an authentication scheme; expected one word such as Bearer", {}});
-}
-
-Parsed<std::string> parse_query_name(std::string_view text) {
-  const auto is_ok = [](char c) { return is_variable_character(c) || c == '-' || c == '.'; };
-  if (!text.empty() && text.size() <= 128 && std::ranges::all_of(text, is_ok)) return std::string(text);
-  return std::unexpected(Complaint{"is not the name of a query parameter", {}});
-}
-
-bool is_same_word(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && edit_distance(a, b) == 0;
-}
-
-}  // namespace
 
 void read_credential(Reader& reader, const Node& node, const std::string& owner, Credential& out) {
   Fields fields(reader, node, kCredential, fmt::format("credential of {}", owner), Fields::Names::hidden);

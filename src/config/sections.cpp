@@ -10,9 +10,9 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr std::array kConfigFields{
-    "listen"sv,    "log"sv,    "trusted_proxies"sv, "anonymous"sv, "budget_status"sv, "inbound"sv,
-    "providers"sv, "routes"sv, "teams"sv,           "consumers"sv, "keys"sv};
+constexpr std::array kConfigFields{"listen"sv,        "log"sv,     "trusted_proxies"sv, "anonymous"sv,
+                                   "budget_status"sv, "inbound"sv, "ledger"sv,          "providers"sv,
+                                   "routes"sv,        "teams"sv,   "consumers"sv,       "keys"sv};
 constexpr std::array kListenFields{
     "address"sv,      "tls"sv,           "workers"sv,         "max_connections"sv,
     "max_header"sv,   "max_body"sv,      "header_timeout"sv,  "body_timeout"sv,
@@ -21,6 +21,8 @@ constexpr std::array kListenTlsFields{"certificate"sv, "key"sv};
 constexpr std::array kLogFields{"level"sv, "calls"sv};
 constexpr std::array kInboundFields{"limit"sv, "overrides"sv, "exempt"sv};
 constexpr std::array kInboundOverrideFields{"path"sv, "methods"sv, "limit"sv};
+constexpr std::array kLedgerFields{"directory"sv,     "database"sv,    "sync"sv,
+                                   "sync_interval"sv, "max_journal"sv, "retention_days"sv};
 constexpr std::array kProviderFields{
     "base_url"sv,    "allow_private"sv,  "credential"sv,    "tls"sv,      "timeouts"sv,
     "limits"sv,      "concurrency"sv,    "circuit"sv,       "retry"sv,    "budgets"sv,
@@ -58,6 +60,7 @@ constexpr Section kListenTls{"listen_tls", kListenTlsFields};
 constexpr Section kLog{"log", kLogFields};
 constexpr Section kInbound{"inbound", kInboundFields};
 constexpr Section kInboundOverride{"inbound_override", kInboundOverrideFields};
+constexpr Section kLedger{"ledger", kLedgerFields};
 constexpr Section kProvider{"provider", kProviderFields};
 constexpr Section kCredential{"credential", kCredentialFields};
 constexpr Section kUpstreamTls{"tls", kUpstreamTlsFields};
@@ -77,11 +80,11 @@ constexpr Section kConsumer{"consumer", kConsumerFields};
 constexpr Section kKey{"key", kKeyFields};
 
 std::span<const Section* const> sections() noexcept {
-  static constexpr std::array kAll{
-      &kConfig,   &kListen,     &kListenTls,   &kLog,      &kInbound, &kInboundOverride,
-      &kProvider, &kCredential, &kUpstreamTls, &kTimeouts, &kCircuit, &kRetry,
-      &kDrain,    &kBudget,     &kEndpoint,    &kPrices,   &kUnit,    &kModel,
-      &kRoute,    &kTarget,     &kTeam,        &kConsumer, &kKey};
+  static constexpr std::array kAll{&kConfig,          &kListen,  &kListenTls, &kLog,        &kInbound,
+                                   &kInboundOverride, &kLedger,  &kProvider,  &kCredential, &kUpstreamTls,
+                                   &kTimeouts,        &kCircuit, &kRetry,     &kDrain,      &kBudget,
+                                   &kEndpoint,        &kPrices,  &kUnit,      &kModel,      &kRoute,
+                                   &kTarget,          &kTeam,    &kConsumer,  &kKey};
   return kAll;
 }
 
