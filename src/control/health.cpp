@@ -220,6 +220,26 @@ void append_limits(std::string& out, const SubjectView& view) {
   out += ']';
 }
 
+std::string_view to_string(StoreStatus::State state) {
+  switch (state) {
+    case StoreStatus::State::ok: return "ok";
+    case StoreStatus::State::degraded: return "degraded";
+    case StoreStatus::State::closed: return "closed";
+  }
+  return "closed";
+}
+
+Answer store_answer(const AskStore& ask) {
+  if (!ask) return {200, kJson, R"({"status":"not_configured"})"};
+  const StoreStatus status = ask();
+  std::string out = "{";
+  member(out, "status", to_string(status.state));
+  if (!status.problem.empty()) member(out, "problem", status.problem);
+  for (const auto& [name, text] : status.texts) member(out, name, text);
+  for (const auto& [name, number] : status.numbers) member(out, name, number);
+  return {status.state == StoreStatus::State::ok ? 200 : 503, kJson, out += '}'};
+}
+
 }  // namespace
 
 /// What happened in the window.
@@ -389,14 +409,27 @@ std::optional<Answer> Health::answer(std::string_view path, Now now) {
   path.remove_prefix(kHealth.size());
   if (path.empty()) return Answer{200, kJson, health_json(now)};
   if (path == "/live") return Answer{200, kJson, R"({"status":"alive"})"};
-  if (path == "/ready") {
-    if (draining_.load(std::memory_order_relaxed)) return Answer{503, kJson, R"({"status":"draining"})"};
-    return Answer{200, kJson, R"({"status":"ready"})"};
-  }
+  if (path == "/ready") return ready();
   if (path == "/providers") return Answer{200, kJson, providers_json(now)};
-  // The state lives in memory: there is nothing to reach.
-  if (path == "/redis" || path == "/database") return Answer{200, kJson, R"({"status":"not_configured"})"};
+  if (path == "/redis") return store_answer(ask_shared_state_);
+  if (path == "/database") return store_answer(ask_ledger_);
   return std::nullopt;
+}
+
+void Health::set_stores(AskStore shared_state, AskStore ledger) {
+  ask_shared_state_ = std::move(shared_state);
+  ask_ledger_ = std::move(ledger);
+}
+
+Answer Health::ready() const {
+  if (draining_.load(std::memory_order_relaxed)) return Answer{503, kJson, R"({"status":"draining"})"};
+  using State = StoreStatus::State;
+  State worst = State::ok;
+  for (const AskStore* ask : {&ask_shared_state_, &ask_ledger_})
+    if (*ask) worst = std::max(worst, (*ask)().state);
+  if (worst == State::closed) return Answer{503, kJson, R"({"status":"closed"})"};
+  return Answer{200, kJson,
+                worst == State::ok ? R"({"status":"ready"})" : R"({"status":"ready","stores":"degraded"})"};
 }
 
 std::string Health::health_json(Now now) const {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -24,6 +25,21 @@ struct ProviderInfo {
   std::vector<std::string> endpoints;  ///< names, "other" included
 };
 
+/// How a store that can be out of reach is doing.
+struct StoreStatus {
+  enum class State : std::uint8_t {
+    ok,
+    degraded,  ///< out of reach or slow; its rules for that apply, and calls go on where they can
+    closed,    ///< nothing may be admitted
+  };
+  State state = State::ok;
+  std::string problem;                                        ///< for operators, without secrets; empty: none
+  std::vector<std::pair<std::string, std::int64_t>> numbers;  ///< shown as they are named, in this order
+  std::vector<std::pair<std::string, std::string>> texts;
+};
+/// Asked for every answer, from any thread.
+using AskStore = std::function<StoreStatus()>;
+
 struct Answer {
   int status = 200;
   std::string_view content_type;
@@ -43,6 +59,8 @@ class Health {
   /// long as its registry, so the gauges of what is gone are set to rest (nothing used, circuit closed):
   /// nothing may go on alarming. Those of budgets and limits follow with the next update.
   void set_providers(std::vector<ProviderInfo> providers);
+  /// Before the first answer. A store that is not given is "not_configured".
+  void set_stores(AskStore shared_state, AskStore ledger);
   /// From now on `ready` says 503, so that no new callers are sent here.
   void set_draining();
   /// Sets all gauges of providers and slides the window. Every 15 s.
@@ -50,6 +68,9 @@ class Health {
   /// Sets the gauge at once. May be called under the state's lock: it takes only a leaf lock, briefly.
   void circuit_changed(store::SubjectId subject, policy::CircuitBreaker::State state);
 
+  /// `ready` says 503 while draining and while a store lets nothing be admitted; a degraded one is told, with
+  /// 200: calls still go through, and every replica would be degraded at once.
+  ///
   /// /health, /health/live, /health/ready, /health/providers, /health/redis, /health/database (also under
   /// /api/v1) and /metrics; nothing for other paths. `path` is without its query.
   [[nodiscard]] std::optional<Answer> answer(std::string_view path, Now now);
@@ -89,6 +110,7 @@ class Health {
   [[nodiscard]] std::vector<Counts> count_all() const;
   void set_gauges(Provider& provider, const store::SubjectView& view);
   void set_circuits(const Views& views, std::uint64_t changes_seen);
+  [[nodiscard]] Answer ready() const;
   [[nodiscard]] std::string health_json(Now now) const;
   [[nodiscard]] std::string providers_json(Now now);
 
@@ -97,6 +119,8 @@ class Health {
   const std::string version_;
   const MonotonicTime started_;
   std::atomic<bool> draining_{false};
+  AskStore ask_shared_state_;
+  AskStore ask_ledger_;
 
   // Neither lock is ever held while the state is asked: circuit_changed comes under the state's own lock.
   std::mutex mutex_;

@@ -160,6 +160,25 @@ TEST_F(HealthTest, DrainingIsAliveButNotReady) {
   EXPECT_EQ(health_.answer("/health", now_)->status, 200);
 }
 
+TEST_F(HealthTest, StoresAreToldAndOnlyAClosedOneStopsNewCallers) {
+  using State = StoreStatus::State;
+  StoreStatus redis{.state = State::ok, .problem = {}, .numbers = {{"replicas", 4}}, .texts = {}};
+  StoreStatus ledger{
+      .state = State::ok, .problem = {}, .numbers = {{"unapplied_bytes", 0}}, .texts = {{"kind", "sqlite"}}};
+  health_.set_stores([&] { return redis; }, [&] { return ledger; });
+  EXPECT_EQ(body("/health/redis"), R"({"status":"ok","replicas":4})");
+  EXPECT_EQ(body("/health/database"), R"({"status":"ok","kind":"sqlite","unapplied_bytes":0})");
+  redis = {.state = State::degraded, .problem = "connection \"refused\"", .numbers = {}, .texts = {}};
+  EXPECT_EQ(body("/health/redis"), R"({"status":"degraded","problem":"connection \"refused\""})");
+  EXPECT_EQ(health_.answer("/health/redis", now_)->status, 503);
+  EXPECT_EQ(health_.answer("/health/ready", now_)->status, 200);
+  EXPECT_EQ(body("/health/ready"), R"({"status":"ready","stores":"degraded"})");
+  ledger.state = State::closed;
+  EXPECT_EQ(health_.answer("/health/ready", now_)->status, 503);
+  EXPECT_EQ(body("/health/ready"), R"({"status":"closed"})");
+  EXPECT_EQ(health_.answer("/health/live", now_)->status, 200);
+}
+
 TEST_F(HealthTest, MetricsAreTheExposition) {
   const auto answer = health_.answer("/metrics", now_);
   ASSERT_TRUE(answer);

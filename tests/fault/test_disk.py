@@ -47,7 +47,7 @@ def test_a_full_disk_refuses_before_it_loses(tmp_path, mock, machine):
     quiet(mock)
     assert load.answered > 0
     assert set(load.refused) == {"policy_state_unavailable"}
-    assert gateway.health("/health/ready")["status"] != "ok"
+    assert gateway.health("/health/ready")["status"] == "closed"
     kill(gateway)
     gateway = start(folder, priced(mock, 1_000))  # on a machine with room again
     settled, _ = spent(gateway.port)
