@@ -100,6 +100,9 @@ def render(rows, starts, names, levels):
         ("an event's way, p99, µs, 50 streams", 0, absolute("streams", plain("streams.transit_p99_us"))),
     ]
     parts = [table("ratio to nginx", names, ratios)] if "nginx" in names else []
+    variants = [name for name in names if name.startswith("penstock")]
+    if "penstock+none" in variants and len(variants) > 1:
+        parts.append(table("ratio to penstock+none", variants, price_of_memory(figures, stages, slow)))
     parts.append(table("absolute", names, values))
     parts.append(
         "Medians over rounds. Latencies at these levels are those of a closed loop: it is saturated."
@@ -116,6 +119,23 @@ def render(rows, starts, names, levels):
     if "penstock" in names:
         parts.append(goals(figures, starts, top))
     return "\n\n".join(parts) + "\n"
+
+
+def price_of_memory(figures, stages, slow):
+    """What the ledger and a shared state cost, against a gateway that keeps nothing."""
+
+    def ratio(stage, figure):
+        return lambda name: figures.compare(
+            name, "penstock+none", stage, figure, lambda a, b: a / b if b else None
+        )
+
+    def added(stage):
+        p50 = plain(f"{stage}.p50_us")
+        return lambda name: figures.compare(name, "penstock+none", stage, p50, lambda a, b: a - b)
+
+    lines = [(f"CPU per call, {label}", 2, ratio(s, cpu_us(s))) for s, label in [*stages, slow]]
+    lines += [(f"calls per second, {label}", 2, ratio(s, rate(s))) for s, label in stages]
+    return lines + [(f"p50 added, µs, {label}", 0, added(s)) for s, label in [*stages, slow]]
 
 
 def goals(figures, starts, top):

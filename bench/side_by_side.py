@@ -116,21 +116,30 @@ class Proxy(Program):
     def __init__(self, name, upstream, options):
         port = free_port()
         path, headers, env = PATH, {"Authorization": "Bearer sk-mock"}, {}
-        config = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "penstock": "penstock.yaml"}.get(name)
-        values = {"PORT": port, "UPSTREAM": upstream.port, "OUT": OUT, "HASH": ""}
-        if name == "penstock":
+        kind, _, variant = name.partition("+")
+        config = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "penstock": "penstock.yaml"}.get(kind)
+        values = {"PORT": port, "UPSTREAM": upstream.port, "OUT": OUT, "HASH": "", "MORE": ""}
+        if kind == "penstock":
+            data = OUT / f"data-{name}"
+            shutil.rmtree(data, ignore_errors=True)  # each start has its own past: none
+            values["MORE"] = (
+                "ledger: {database: none}" if variant == "none" else f"ledger: {{directory: {data}}}"
+            )
+            if variant == "redis":
+                values["MORE"] += f"\nstate: {{redis: 'redis://127.0.0.1:{options.redis_port}/1'}}"
             key, values["HASH"] = options.key
             path, headers = f"/p/mock{PATH}", {"Authorization": f"Bearer {key}"}
         if config:
             text = string.Template((HERE / "proxies" / config).read_text()).substitute(values)
-            (OUT / config).write_text(text)
-        match name:
+            config = OUT / f"{name}-{config}"
+            config.write_text(text)
+        match kind:
             case "nginx":
-                command = ["nginx", "-e", "stderr", "-p", OUT, "-c", OUT / config, "-g", "daemon off;"]
+                command = ["nginx", "-e", "stderr", "-p", OUT, "-c", config, "-g", "daemon off;"]
             case "haproxy":
-                command = ["haproxy", "-db", "-f", OUT / config]
+                command = ["haproxy", "-db", "-f", config]
             case "penstock":
-                command = [options.penstock, "serve", "--config", OUT / config]
+                command = [options.penstock, "serve", "--config", config]
             case "portkey":
                 home = HERE / "npm/portkey"
                 start = home / "node_modules/@portkey-ai/gateway/build/start-server.js"
@@ -262,7 +271,7 @@ def try_one(target):
     if status != 200:
         sys.exit(f"{target.name} answers {status}: {body[:500]!r}")
     # Without a price the policies would have nothing to do.
-    if target.name == "penstock" and float(headers.get("Penstock-Cost", 0)) <= 0:
+    if target.name.startswith("penstock") and float(headers.get("Penstock-Cost", 0)) <= 0:
         sys.exit("penstock does not meter the call: there is no Penstock-Cost above 0")
 
 
@@ -321,6 +330,17 @@ def cold_start_ms(upstream, options):
         return 1e3 * (time.monotonic() - start)
 
 
+def redis(options):
+    """Set up as docs/redis.md asks for hard budgets; on the load generator's core, as another machine's would be."""
+    options.redis_port = free_port()
+    data = OUT / "data-redis"
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir()
+    command = ["redis-server", "--port", str(options.redis_port), "--bind", "127.0.0.1", "--dir", data]
+    command += ["--maxmemory-policy", "noeviction", "--appendonly", "yes", "--save", ""]
+    return Program("redis", command, LOAD_CORE, options.redis_port)
+
+
 def new_key(penstock):
     lines = subprocess.run([penstock, "key", "new"], capture_output=True, text=True, check=True).stdout.split(
         "\n"
@@ -334,7 +354,12 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3, help="of each run")
     parser.add_argument("--levels", default="1,16,64,256", help="connections, rising (default: %(default)s)")
-    parser.add_argument("--targets", default="", help="nginx,haproxy,penstock and portkey where installed")
+    parser.add_argument(
+        "--targets",
+        default="",
+        help="nginx, haproxy, penstock, portkey where installed; penstock+none keeps no ledger, penstock+redis shares its\n"
+        "state over a Redis of this run (default: all but portkey)",
+    )
     parser.add_argument(
         "--patience", type=float, default=60, help="seconds more, in all, for a quiet machine"
     )
@@ -345,7 +370,7 @@ def arguments():
     options.levels = sorted(int(level) for level in options.levels.split(","))
     options.targets = [name for name in options.targets.split(",") if name]
     if not options.targets:
-        options.targets = ["nginx", "haproxy", "penstock"]
+        options.targets = ["nginx", "haproxy", "penstock", "penstock+none"]
         if (HERE / "npm/portkey/node_modules").is_dir():
             options.targets.append("portkey")
     options.penstock, options.bench = options.build / "bin/penstock", options.build / "bin/penstock_bench"
@@ -357,7 +382,8 @@ def main():
     options = arguments()
     if not os.sched_getaffinity(0) >= PROXY_CORE | LOAD_CORE:
         sys.exit("the side-by-side run needs cores 0 and 1")
-    for program in {*options.targets, "wrk"} - {"penstock", "portkey"}:
+    programs = {"redis-server" if t.endswith("+redis") else t.partition("+")[0] for t in options.targets}
+    for program in (programs | {"wrk"}) - {"penstock", "portkey"}:
         if not shutil.which(program):
             sys.exit(f"{program} is not installed; 'make setup' does it")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
@@ -368,8 +394,11 @@ def main():
 
     rows, port = [], free_port()
     mock = [options.build / "bin/mock_provider", "--port", str(port)]
-    with Program("mock_provider", mock, LOAD_CORE, port) as upstream:
+    with contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(Program("mock_provider", mock, LOAD_CORE, port))
         upstream.wait_until_it_listens()
+        if "penstock+redis" in options.targets:
+            stack.enter_context(redis(options)).wait_until_it_listens()
         starts = []
         if "penstock" in options.targets:
             starts = [cold_start_ms(upstream, options) for _ in range(10)]
