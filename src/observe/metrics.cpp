@@ -284,6 +284,16 @@ Metrics::Metrics()
                      {"store"}, kUnits),
       journal_sync("penstock_journal_sync_seconds", "Time of one fsync of the journal.", Kind::histogram, {},
                    kNano, kSyncBounds),
+      journal_unapplied("penstock_journal_unapplied_bytes",
+                        "Journal files that the ledger's database does not have all of yet.", Kind::gauge, {},
+                        kUnits),
+      ledger_behind("penstock_ledger_behind_seconds",
+                    "For how long there has been something in the journal that the database lacks.",
+                    Kind::gauge, {}, kNano),
+      journal_lost("penstock_journal_lost_records_total",
+                   "Ends of attempts and calls that the journal could not take; the attempts count at their "
+                   "estimate.",
+                   Kind::counter, {}, kUnits),
       build_info("penstock_build_info", "1, with the version that runs.", Kind::gauge, {"version"}, kUnits),
       unmetered("penstock_unmetered_total", "Answers without readable usage, charged at their bound.",
                 Kind::counter, {"provider", "endpoint"}, kUnits),
@@ -303,6 +313,9 @@ Metrics::Metrics()
   // The series without labels cannot but exist: they show from the start, at zero.
   overhead.with({});
   journal_sync.with({});
+  journal_unapplied.with({});
+  ledger_behind.with({});
+  journal_lost.with({});
   reservations_expired.with({});
   log_lines_dropped.with({});
 }

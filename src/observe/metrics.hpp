@@ -146,6 +146,9 @@ struct Metrics {
   Family<Counter> overrun;          ///< penstock_budget_overrun_usd_total{provider}; raw: nano-USD
   Family<Gauge> state_degraded;     ///< penstock_state_degraded{store}
   Family<Histogram> journal_sync;   ///< penstock_journal_sync_seconds
+  Family<Gauge> journal_unapplied;  ///< penstock_journal_unapplied_bytes
+  Family<Gauge> ledger_behind;      ///< penstock_ledger_behind_seconds; raw: nanoseconds
+  Family<Counter> journal_lost;     ///< penstock_journal_lost_records_total
   Family<Gauge> build_info;         ///< penstock_build_info{version}
   Family<Counter> unmetered;  ///< penstock_unmetered_total{provider,endpoint}: answers charged at their bound
   Family<Counter> retries;    ///< penstock_retries_total{provider,outcome}
@@ -163,8 +166,8 @@ struct Metrics {
         f(tokens);
     f(http_duration), f(cache_hits), f(cache_misses), f(admissions), f(queue_depth), f(queue_wait),
         f(overhead);
-    f(overrun), f(state_degraded), f(journal_sync), f(build_info), f(unmetered), f(retries),
-        f(reservations_expired);
+    f(overrun), f(state_degraded), f(journal_sync), f(journal_unapplied), f(ledger_behind), f(journal_lost),
+        f(build_info), f(unmetered), f(retries), f(reservations_expired);
     f(connections), f(connections_opened), f(log_lines_dropped);
   }
 };
