@@ -9,18 +9,17 @@ packages=(
   clang-19 lld-19 llvm-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev
   cmake ninja-build ccache pkg-config make git
   libsimdjson-dev libyaml-cpp-dev libcli11-dev libfmt-dev libsodium-dev libssl-dev
-  libsqlite3-dev libpq-dev
+  libsqlite3-dev libpq-dev libhiredis-dev
   libhowardhinnant-date-dev # IANA time zones; libstdc++ 12 has no std::chrono::zoned_time
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 # What is too old in Debian 12, or not in it: from its backports.
 backports=(libboost1.83-dev libboost-json1.83-dev libboost-url1.83-dev opentelemetry-cpp-dev)
-# What tests, checks and the benchmark run: proxies to compare with, promtool, the shell's linter, databases.
-packages+=(nginx-light haproxy wrk prometheus shellcheck)
-packages+=(postgresql-15) # tests start a server of their own
+# What tests, checks and the benchmark run: proxies to compare with, promtool, the shell's linter, servers of their own.
+packages+=(nginx-light haproxy wrk prometheus shellcheck redis-server postgresql-15)
 packages+=(python3 python3-venv tzdata ca-certificates curl openssl iproute2 util-linux procps)
 # These come with a service that Debian would start at boot; here they are only programs.
-services=(nginx haproxy prometheus postgresql)
+services=(nginx haproxy prometheus redis-server postgresql)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {

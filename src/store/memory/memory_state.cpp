@@ -373,6 +373,27 @@ void MemoryState::settle(const Settlement& settlement) noexcept {
   holds_.erase(found);
 }
 
+void MemoryState::take_back(AttemptId id, Now now) noexcept {
+  const std::scoped_lock lock(mutex_);
+  const auto found = holds_.find(id);
+  if (found == holds_.end() || found->second.expired) return;
+  Hold& hold = found->second;
+  for (std::size_t i = 0; i < hold.size; ++i) {
+    const Hold::Part& part = hold.parts[i];
+    for (std::size_t l = 0; l < part.limits; ++l)
+      if (WindowLimit* const limit = find_number(subjects_[part.subject].limits, part.limit_numbers[l]))
+        limit->correct(part.tickets[l], limit->spec().unit == LimitUnit::calls ? -1 : -hold.tokens, now.mono);
+  }
+  finish(hold, {.id = id,
+                .ending = Ending::released,
+                .cost = {},
+                .tokens = hold.tokens,  // given back above
+                .outcome = CircuitBreaker::Outcome::abandoned,
+                .first_byte = {},
+                .now = now});
+  holds_.erase(found);
+}
+
 void MemoryState::pause(SubjectId provider, MonotonicTime until) noexcept {
   const std::scoped_lock lock(mutex_);
   Subject& subject = subjects_[provider];

@@ -27,6 +27,8 @@ class MemoryState final : public SharedState {
 
   /// reserve() without the coroutine, for tests and benchmarks.
   [[nodiscard]] std::expected<void, Refusal> reserve_now(const ReservationRequest& request);
+  /// As if the reservation had never been: another gate behind this one said no.
+  void take_back(AttemptId id, Now now) noexcept;
   [[nodiscard]] std::size_t open_reservations() const;
 
  private:
