@@ -28,7 +28,7 @@ local MOST_EXPIRED = 100000
 local REPLICA_LIVE = 10000000
 local REPLICA_KNOWN = 60000000
 
-local OK, DUPLICATE, DENIED = 1, 2, 0
+local OK, DUPLICATE, ENDED, DENIED = 1, 2, 3, 0
 local NEW_EPOCH, BAD_ARGUMENTS, UNKNOWN, UNDECLARED, OTHER_WINDOW, LEARNING = -1, -2, -4, -5, -6, -7
 
 
@@ -177,8 +177,9 @@ local function reserve(keys, args)
   if meta[1] ~= args[1] then return {NEW_EPOCH, wall} end
   local adopts = args[8] == '1'
   local held = redis.call('GET', keys[2])
+  if held == 'T' then return {ENDED, wall} end
   if held then
-    if not adopts or held == 'T' or cmsgpack.unpack(held)[1] == args[1] then return {DUPLICATE, wall} end
+    if not adopts or cmsgpack.unpack(held)[1] == args[1] then return {DUPLICATE, wall} end
   end
   local estimate, tokens, lease = whole(args[5]), whole(args[6]), whole(args[7])
   if not (estimate and tokens and lease) then return {BAD_ARGUMENTS, wall} end

@@ -29,6 +29,7 @@ enum class Code : std::int64_t {
   denied = 0,
   ok = 1,
   duplicate = 2,
+  ended = 3,
   new_epoch = -1,
   bad_arguments = -2,
   unknown = -4,
@@ -154,6 +155,7 @@ struct Own {
   nanoseconds lease{};
   WallTime reserved_at{};  ///< by the server's clock
   MonotonicTime lease_end{};
+  std::optional<MonotonicTime> expired_at;
   bool is_asked = false;     ///< the server may have it
   bool is_held = false;      ///< the server said so, in this epoch
   bool is_admitted = false;  ///< it runs
@@ -302,7 +304,6 @@ struct RedisState::Impl {
 
   std::atomic<bool> link_up_{false};
   std::atomic<bool> synced_{false};  ///< the server has all that is declared and runs here
-  std::atomic<bool> is_reaping_{false};
 
   // The learner's own; the mutex guards what others tell it.
   std::mutex learner_mutex_;
@@ -732,8 +733,7 @@ void RedisState::Impl::send_reap() {
   auto words = function("reap", {key("m"), key("rx"), key("xx")}, now());
   words.push_back(std::to_string(kReapBatch));
   link_.send(command(words), Link::Loss::fail, [this](Reply reply) {
-    if (code_of(reply) == Code::ok && element(reply, 2) == 1) return send_reap();
-    is_reaping_ = false;
+    if (code_of(reply) == Code::ok && element(reply, 2) == 1) send_reap();  // there is more
   });
 }
 
@@ -1030,7 +1030,7 @@ Awaitable<std::expected<void, Refusal>> RedisState::reserve(ReservationRequest r
     const std::scoped_lock lock(self.own_mutex_);
     const auto [place, is_new] = self.own_.try_emplace(request.id, own);
     if (!is_new) own = place->second;
-    if (self.own_.size() > kMaxOwnAttempts) {
+    if (own->end || self.own_.size() > kMaxOwnAttempts) {  // ended: it may not begin again
       if (is_new) self.own_.erase(place);
       self.local_.take_back(request.id, request.now);
       co_return std::unexpected(Refusal{.reason = Reason::policy_state_unavailable,
@@ -1063,6 +1063,7 @@ Awaitable<std::expected<void, Refusal>> RedisState::reserve(ReservationRequest r
     }
     case Code::denied:
     case Code::learning:
+    case Code::ended:
     case Code::bad_arguments: {
       self.forget(request.id);
       self.local_.take_back(request.id, request.now);
@@ -1073,8 +1074,7 @@ Awaitable<std::expected<void, Refusal>> RedisState::reserve(ReservationRequest r
       if (answer.code == Code::denied) co_return std::unexpected(refusal);
       refusal.reason = Reason::policy_state_unavailable;
       refusal.subject = request.subjects.front();
-      if (answer.code == Code::bad_arguments) refusal.retry_after = nanoseconds::max();
-      refusal.retry_after = std::min<nanoseconds>(refusal.retry_after, kUnavailableRetry);
+      refusal.retry_after = kUnavailableRetry;
       co_return std::unexpected(refusal);
     }
     default: co_return self.admit_alone(request, own);
@@ -1276,14 +1276,16 @@ void RedisState::reap(Now now) {
   self.note_now(now);
   self.local_.reap(now);
   {
-    // Nobody will settle these any more.
     const std::scoped_lock lock(self.own_mutex_);
     boost::unordered::erase_if(self.own_, [&](const auto& each) {
-      return !each.second->end && each.second->lease_end + kExpiredHoldKept < now.mono;
+      Own& own = *each.second;
+      if (own.end || own.lease_end > now.mono) return false;
+      if (!own.expired_at) own.expired_at = now.mono;
+      return *own.expired_at + kExpiredHoldKept < now.mono;  // nobody will settle it any more
     });
   }
   self.on_link([&self] {
-    if (self.link_.is_up() && !self.is_reaping_.exchange(true)) self.send_reap();
+    if (self.link_.is_up()) self.send_reap();
   });
 }
 

@@ -33,7 +33,8 @@ template <class Condition>
 
 class RedisServer {
  public:
-  explicit RedisServer(std::vector<std::string> settings = {"--appendonly", "yes", "--appendfsync", "no"})
+  explicit RedisServer(std::vector<std::string> settings = {"--appendonly", "yes", "--appendfsync", "no",
+                                                            "--enable-debug-command", "yes"})
       : settings_(std::move(settings)) {
     std::string name = (std::filesystem::temp_directory_path() / "penstock-redis-XXXXXX").string();
     folder_ = ::mkdtemp(name.data());
@@ -140,6 +141,27 @@ class RedisServer {
 inline std::string new_domain() {
   static int count = 0;
   return "test-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
+}
+
+/// For tests that give the time themselves.
+inline RedisOptions tests_options(const RedisServer& redis, const std::string& domain,
+                                  const std::string& replica = "a") {
+  RedisOptions options;
+  options.url = redis.url();
+  options.domain = domain;
+  options.replica = replica;
+  options.command_timeout = milliseconds{5'000};  // a sanitised build on a busy machine
+  options.connect_timeout = milliseconds{5'000};
+  options.grace = milliseconds{0};
+  options.tests_clock = true;
+  return options;
+}
+
+inline std::unique_ptr<RedisState> started(RedisOptions options) {
+  auto state = std::make_unique<RedisState>(std::move(options));
+  const auto result = state->start();
+  EXPECT_TRUE(result.has_value()) << (result ? "" : result.error().detail);
+  return state;
 }
 
 }  // namespace penstock::store
