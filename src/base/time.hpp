@@ -19,11 +19,14 @@ using WallTime = std::chrono::time_point<std::chrono::system_clock, nanoseconds>
 struct Now {
   MonotonicTime mono;
   WallTime wall;
+  /// How far ahead of `wall` a wall clock is that jumped and is not believed yet; zero: nothing to doubt.
+  /// Only where `wall` comes from policy::ClockGuard, which then goes on with what was believed before.
+  nanoseconds doubtful_ahead{};
 };
 
-/// Reads both clocks. Only owners of I/O call it.
+/// Reads both clocks, unguarded: not for what names windows of budgets. Only owners of I/O call it.
 [[nodiscard]] inline Now read_clocks() noexcept {
-  return {std::chrono::steady_clock::now(), std::chrono::system_clock::now()};
+  return {.mono = std::chrono::steady_clock::now(), .wall = std::chrono::system_clock::now()};
 }
 
 }  // namespace penstock

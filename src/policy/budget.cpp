@@ -83,16 +83,56 @@ WindowSpan window_at(BudgetWindow window, std::string_view time_zone, WallTime n
   }
 }
 
-Budget::Budget(BudgetSpec spec) : spec_(spec), next_(std::move(spec)) {}
+std::string to_string(const BudgetSpec& spec) {
+  std::string out = format_usd(spec.limit) + " USD " + std::string(to_string(spec.window)) +
+                    (spec.mode == BudgetMode::hard ? " hard " : " warn ") + spec.time_zone;
+  if (spec.temporary) {
+    const auto until = date::floor<seconds>(spec.temporary->until);
+    out += ", " + format_usd(spec.temporary->limit) + " USD until " + date::format("%FT%TZ", until);
+    if (!spec.temporary->reason.empty()) out += " (" + spec.temporary->reason + ")";
+  }
+  return out;
+}
 
-void Budget::advance(WallTime now) {
-  if (now < current_.span.end) return;
+Budget::Budget(BudgetSpec spec) : spec_(std::move(spec)), next_(spec_), limit_(spec_.limit) {}
+
+void Budget::advance(WallTime now, nanoseconds doubtful_ahead) {
+  if (now >= changes_at_) change(now);
+  if (doubtful_ahead > nanoseconds{0} || doubt_) consider(now + doubtful_ahead);
+}
+
+Budget::Window Budget::window_after_current(WallTime now) {
   const WindowSpan span = window_at(next_.window, next_.time_zone, now);
-  // After a change of window or zone the calendar's window may have begun before the old one ended. Starts
-  // must differ, for they name windows.
-  Window entered{.span = {.start = std::max(span.start, current_.span.end), .end = span.end}};
-  previous_ = std::exchange(current_, entered);
-  spec_ = next_;
+  // After a change of window or zone the calendar's window may have begun before the old one ended.
+  return {.span = {.start = std::max(span.start, current_.span.end), .end = span.end},
+          .number = ++last_number_,
+          .settled = {},
+          .held = {},
+          .overrun = {}};
+}
+
+void Budget::change(WallTime now) {
+  if (now >= current_.span.end) {
+    // The doubted clock was right, or time has come to where it was: what was held meanwhile goes on there.
+    const bool was_doubted = doubt_ && now >= doubt_->window.span.start && now < doubt_->window.span.end;
+    previous_ = std::exchange(current_, was_doubted ? doubt_->window : window_after_current(now));
+    doubt_.reset();
+    spec_ = next_;
+  }
+  limit_ = spec_.limit_at(now);
+  changes_at_ = current_.span.end;
+  if (spec_.temporary && now < spec_.temporary->until)
+    changes_at_ = std::min(changes_at_, spec_.temporary->until);
+}
+
+void Budget::consider(WallTime doubtful_now) {
+  if (doubtful_now < current_.span.end) {
+    doubt_.reset();  // the clock is believed again, or names the same window
+    return;
+  }
+  if (!doubt_ || doubtful_now < doubt_->window.span.start || doubtful_now >= doubt_->window.span.end)
+    doubt_ = Doubt{.window = window_after_current(doubtful_now), .limit = {}};
+  doubt_->limit = next_.limit_at(doubtful_now);
 }
 
 void Budget::count_past(NanoUsd settled, NanoUsd overrun) noexcept {
@@ -100,58 +140,85 @@ void Budget::count_past(NanoUsd settled, NanoUsd overrun) noexcept {
   add(current_.overrun, overrun);
 }
 
+bool Budget::fits(const Window& window, NanoUsd estimate, NanoUsd limit) noexcept {
+  const auto total = static_cast<__int128>(window.settled.count) + window.held.count + window.overrun.count;
+  return total + estimate.count <= limit.count;
+}
+
 bool Budget::may_reserve(NanoUsd estimate) const noexcept {
   if (spec_.mode == BudgetMode::warn) return true;
   assert(estimate.count >= 0);
-  const auto total =
-      static_cast<__int128>(current_.settled.count) + current_.held.count + current_.overrun.count;
-  return total + estimate.count <= spec_.limit.count;
+  return fits(current_, estimate, limit_) && (!doubt_ || fits(doubt_->window, estimate, doubt_->limit));
+}
+
+nanoseconds Budget::wait_for(NanoUsd estimate, WallTime now) const noexcept {
+  constexpr nanoseconds kUntilBelieved = std::chrono::minutes{1};  // nobody knows: about when to ask again
+  if (fits(current_, estimate, limit_)) return kUntilBelieved;
+  // An override that lowers the limit ends within the window.
+  if (changes_at_ < current_.span.end && fits(current_, estimate, spec_.limit)) return changes_at_ - now;
+  if (estimate > limit_ && estimate > next_.limit_at(current_.span.end)) return nanoseconds::max();
+  return current_.span.end - now;
 }
 
 Budget::Pin Budget::reserve(NanoUsd estimate) noexcept {
   assert(may_reserve(estimate));
-  add(current_.held, estimate);
-  return {current_.span.start};
+  return take_over(estimate);
+}
+
+Budget::Pin Budget::take_over(NanoUsd reserved) noexcept {
+  add(current_.held, reserved);
+  if (!doubt_) return {.window = current_.number, .doubtful = 0};
+  add(doubt_->window.held, reserved);
+  return {.window = current_.number, .doubtful = doubt_->window.number};
 }
 
 void Budget::release(Pin pin, NanoUsd reserved) noexcept {
-  if (Window* window = window_of(pin)) subtract(window->held, reserved);
+  for_windows(pin, [&](Window& window) { subtract(window.held, reserved); });
 }
 
 NanoUsd Budget::settle(Pin pin, NanoUsd reserved, NanoUsd actual) noexcept {
   const NanoUsd overrun = std::max(NanoUsd{}, actual - reserved);
-  if (Window* window = window_of(pin)) {
-    subtract(window->held, reserved);
-    add(window->settled, std::min(actual, reserved));
-    add(window->overrun, overrun);
-  } else {
-    stray_ += actual;
-  }
+  const bool is_kept = for_windows(pin, [&](Window& window) {
+    subtract(window.held, reserved);
+    add(window.settled, std::min(actual, reserved));
+    add(window.overrun, overrun);
+  });
+  if (!is_kept) stray_ += actual;
   return overrun;
 }
 
 NanoUsd Budget::correct(Pin pin, NanoUsd charged, NanoUsd actual) noexcept {
   const NanoUsd overrun = std::max(NanoUsd{}, actual - charged);
-  if (Window* window = window_of(pin)) {
-    subtract(window->settled, std::max(NanoUsd{}, charged - actual));
-    add(window->overrun, overrun);
-  } else {
-    stray_ += actual - charged;
-  }
+  const bool is_kept = for_windows(pin, [&](Window& window) {
+    subtract(window.settled, std::max(NanoUsd{}, charged - actual));
+    add(window.overrun, overrun);
+  });
+  if (!is_kept) stray_ += actual - charged;
   return overrun;
 }
 
-void Budget::reconfigure(BudgetSpec spec) {
+void Budget::reconfigure(BudgetSpec spec, WallTime now) {
   spec_.limit = spec.limit;
   spec_.mode = spec.mode;
+  spec_.temporary = spec.temporary;
   next_ = std::move(spec);
-  if (current_.span == Window{}.span) spec_ = next_;  // nothing has begun yet
+  change(now);
 }
 
-Budget::Window* Budget::window_of(Pin pin) noexcept {
-  if (pin.window_start == current_.span.start) return &current_;
-  if (pin.window_start == previous_.span.start) return &previous_;
+Budget::Window* Budget::find(std::uint32_t number) noexcept {
+  if (number == current_.number) return &current_;
+  if (number == previous_.number) return &previous_;
+  if (doubt_ && number == doubt_->window.number) return &doubt_->window;
   return nullptr;
+}
+
+template <class F>
+bool Budget::for_windows(Pin pin, F f) noexcept {
+  Window* const window = find(pin.window);
+  if (window != nullptr) f(*window);
+  if (pin.doubtful != 0)
+    if (Window* const doubtful = find(pin.doubtful)) f(*doubtful);
+  return window != nullptr;
 }
 
 }  // namespace penstock::policy

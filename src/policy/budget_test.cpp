@@ -29,7 +29,9 @@ BudgetSpec daily(NanoUsd limit, std::string zone = "UTC") {
       .window = BudgetWindow::daily, .limit = limit, .mode = BudgetMode::hard, .time_zone = std::move(zone)};
 }
 
-Budget started(BudgetSpec spec, WallTime now = utc(2026, 1, 15, hours{12})) {
+const WallTime kNoon = utc(2026, 1, 15, hours{12});
+
+Budget started(BudgetSpec spec, WallTime now = kNoon) {
   Budget budget(std::move(spec));
   budget.advance(now);
   return budget;
@@ -256,7 +258,7 @@ TEST(Budget, WarnBudgetStopsAtTheEndOfItsNumbers) {
   for (int i = 0; i < 1'100; ++i) (void)budget.reserve(kMaxNanoUsd);
   EXPECT_EQ(budget.held().count, std::numeric_limits<std::int64_t>::max());
   spec.mode = BudgetMode::hard;
-  budget.reconfigure(spec);
+  budget.reconfigure(spec, kNoon);
   EXPECT_FALSE(budget.may_reserve(NanoUsd{0}));
 }
 
@@ -281,7 +283,8 @@ TEST(Budget, NeverMovesBack) {
     EXPECT_EQ(budget.span().start, utc(2026, 1, 16));
     EXPECT_FALSE(budget.may_reserve(NanoUsd{1}));
   }
-  EXPECT_EQ(pin.window_start, utc(2026, 1, 16));
+  (void)budget.settle(pin, usd(10), usd(10));
+  EXPECT_EQ(budget.settled(), usd(10));
 }
 
 TEST(Budget, SettlesIntoTheWindowThatReserved) {
@@ -316,23 +319,23 @@ TEST(Budget, WhatEndsAfterTwoWindowsIsStray) {
 TEST(Budget, NewLimitAndModeHoldAtOnce) {
   Budget budget = started(daily(usd(10)));
   const auto pin = budget.reserve(usd(6));
-  budget.reconfigure(daily(usd(5)));
+  budget.reconfigure(daily(usd(5)), kNoon);
   EXPECT_FALSE(budget.may_reserve(NanoUsd{1}));
   (void)budget.settle(pin, usd(6), usd(4));
   EXPECT_TRUE(budget.may_reserve(usd(1)));
   EXPECT_FALSE(budget.may_reserve(usd(2)));
-  budget.reconfigure(daily(usd(20)));
+  budget.reconfigure(daily(usd(20)), kNoon);
   EXPECT_TRUE(budget.may_reserve(usd(16)));
   BudgetSpec warn = daily(usd(1));
   warn.mode = BudgetMode::warn;
-  budget.reconfigure(warn);
+  budget.reconfigure(warn, kNoon);
   EXPECT_TRUE(budget.may_reserve(usd(100)));
 }
 
 TEST(Budget, NewZoneWaitsForTheEndOfTheWindow) {
   Budget budget = started(daily(usd(10)), utc(2026, 1, 15, hours{12}));
   (void)budget.reserve(usd(10));
-  budget.reconfigure(daily(usd(10), "America/New_York"));
+  budget.reconfigure(daily(usd(10), "America/New_York"), kNoon);
   budget.advance(utc(2026, 1, 15, hours{23}));
   EXPECT_EQ(budget.span(), (WindowSpan{utc(2026, 1, 15), utc(2026, 1, 16)}));
   EXPECT_EQ(budget.spec().time_zone, "UTC");
@@ -349,7 +352,7 @@ TEST(Budget, ChangedWindowStartsWhereTheOldOneEnded) {
   const auto pin = budget.reserve(usd(10));
   BudgetSpec monthly = daily(usd(10));
   monthly.window = BudgetWindow::monthly;
-  budget.reconfigure(monthly);
+  budget.reconfigure(monthly, utc(2026, 1, 1, hours{12}));
   budget.advance(utc(2026, 1, 2, hours{1}));
   EXPECT_EQ(budget.span(), (WindowSpan{utc(2026, 1, 2), utc(2026, 2, 1)}));
   (void)budget.settle(pin, usd(10), usd(10));
@@ -369,10 +372,108 @@ TEST(Budget, StartsWhateverTheClockSays) {
 
 TEST(Budget, ReconfiguredBeforeItsFirstWindowTakesAllAtOnce) {
   Budget budget(daily(usd(10)));
-  budget.reconfigure(daily(usd(5), "America/New_York"));
+  budget.reconfigure(daily(usd(5), "America/New_York"), utc(2026, 1, 15, hours{12}));
   EXPECT_EQ(budget.spec(), daily(usd(5), "America/New_York"));
-  budget.advance(utc(2026, 1, 15, hours{12}));
   EXPECT_EQ(budget.span().start, utc(2026, 1, 15, hours{5}));
+}
+
+// ---- overrides
+
+BudgetSpec with_override(NanoUsd limit, NanoUsd other, WallTime until) {
+  BudgetSpec spec = daily(limit);
+  spec.temporary = {.limit = other, .until = until, .reason = "launch"};
+  return spec;
+}
+
+// An override ends by itself, at its instant, and nobody has to reload anything.
+TEST(BudgetOverride, HoldsUntilItsInstantAndNotLonger) {
+  const WallTime until = kNoon + hours{2};
+  Budget budget = started(with_override(usd(10), usd(50), until));
+  EXPECT_EQ(budget.limit(), usd(50));
+  (void)budget.settle(budget.reserve(usd(30)), usd(30), usd(30));
+  budget.advance(until - nanoseconds{1});
+  EXPECT_TRUE(budget.may_reserve(usd(20)));
+  budget.advance(until);
+  EXPECT_EQ(budget.limit(), usd(10));
+  EXPECT_FALSE(budget.may_reserve(NanoUsd{1}));
+  budget.advance(utc(2026, 1, 16));
+  EXPECT_TRUE(budget.may_reserve(usd(10)));
+  EXPECT_FALSE(budget.may_reserve(usd(11)));
+}
+
+TEST(BudgetOverride, SpansWindows) {
+  Budget budget = started(with_override(usd(10), usd(50), utc(2026, 1, 17, hours{6})));
+  (void)budget.reserve(usd(50));
+  budget.advance(utc(2026, 1, 16, hours{1}));
+  EXPECT_TRUE(budget.may_reserve(usd(50)));
+  budget.advance(utc(2026, 1, 17, hours{7}));
+  EXPECT_FALSE(budget.may_reserve(usd(11)));
+}
+
+TEST(BudgetOverride, LapsedOneHasNoEffect) {
+  Budget budget = started(with_override(usd(10), usd(50), kNoon));
+  EXPECT_EQ(budget.limit(), usd(10));
+  EXPECT_FALSE(budget.may_reserve(usd(11)));
+}
+
+TEST(BudgetOverride, DoesNotComeBackWithTheClock) {
+  Budget budget = started(with_override(usd(10), usd(50), kNoon + hours{1}));
+  budget.advance(kNoon + hours{1});
+  budget.advance(kNoon);
+  EXPECT_FALSE(budget.may_reserve(usd(11)));
+}
+
+TEST(BudgetOverride, ReloadBringsAndTakesIt) {
+  Budget budget = started(daily(usd(10)));
+  (void)budget.reserve(usd(10));
+  budget.reconfigure(with_override(usd(10), usd(50), kNoon + hours{1}), kNoon);
+  EXPECT_TRUE(budget.may_reserve(usd(40)));
+  budget.reconfigure(daily(usd(10)), kNoon);
+  EXPECT_FALSE(budget.may_reserve(NanoUsd{1}));
+}
+
+TEST(BudgetOverride, TellsWhenItMayFit) {
+  Budget lowered = started(with_override(usd(10), usd(1), kNoon + hours{2}));
+  EXPECT_EQ(lowered.wait_for(usd(5), kNoon), hours{2});
+  EXPECT_EQ(lowered.wait_for(usd(11), kNoon), nanoseconds::max());
+  (void)lowered.reserve(usd(1));
+  EXPECT_EQ(lowered.wait_for(usd(10), kNoon), hours{12}) << "its end makes no room for so much";
+  Budget raised = started(with_override(usd(10), usd(50), kNoon + hours{2}));
+  (void)raised.reserve(usd(50));
+  EXPECT_EQ(raised.wait_for(usd(5), kNoon), hours{12});
+  EXPECT_EQ(raised.wait_for(usd(51), kNoon), nanoseconds::max());
+  EXPECT_EQ(raised.wait_for(usd(40), kNoon), hours{12}) << "something that is held may be released";
+}
+
+// A wall clock that may be ahead is where the override has ended: it must fit there, too.
+TEST(BudgetOverride, EndsInTheDoubtedWindowAsTheDoubtedClockSays) {
+  Budget budget = started(with_override(usd(10), usd(50), kNoon + hours{20}));
+  budget.advance(kNoon, hours{24});
+  EXPECT_TRUE(budget.may_reserve(usd(10)));
+  EXPECT_FALSE(budget.may_reserve(usd(11)));
+  EXPECT_GT(budget.wait_for(usd(11), kNoon), nanoseconds{0});
+  EXPECT_LE(budget.wait_for(usd(11), kNoon), minutes{1});
+  budget.advance(kNoon);
+  EXPECT_TRUE(budget.may_reserve(usd(50)));
+}
+
+TEST(BudgetSpec, IsToldInWords) {
+  BudgetSpec spec = daily(usd(20), "Europe/Berlin");
+  EXPECT_EQ(to_string(spec), "20 USD daily hard Europe/Berlin");
+  spec = with_override(NanoUsd{kNanoPerUsd / 2}, usd(50), utc(2026, 12, 1));
+  spec.mode = BudgetMode::warn;
+  spec.window = BudgetWindow::monthly;
+  EXPECT_EQ(to_string(spec), "0.5 USD monthly warn UTC, 50 USD until 2026-12-01T00:00:00Z (launch)");
+}
+
+TEST(Budget, TakesOverWhatWasReservedBeforeIt) {
+  Budget budget = started(daily(usd(10)));
+  budget.count_past(usd(8), usd(0));
+  const auto pin = budget.take_over(usd(5));
+  EXPECT_EQ(budget.held(), usd(5));
+  EXPECT_FALSE(budget.may_reserve(NanoUsd{0}));
+  budget.release(pin, usd(5));
+  EXPECT_TRUE(budget.may_reserve(usd(2)));
 }
 
 /// One budget under random use, beside a ledger that keeps every window for ever.
@@ -386,6 +487,7 @@ class BudgetDriver {
   void step() {
     move_clock();
     budget_.advance(now_);
+    (void)limit();
     ASSERT_GE(budget_.span().start, last_start_) << "windows only move forward";
     if (budget_.span().start != last_start_) {
       order_.push_back(budget_.span().start);
@@ -412,6 +514,7 @@ class BudgetDriver {
   };
   struct Open {
     Budget::Pin pin;
+    WallTime window;
     NanoUsd amount;
   };
 
@@ -429,27 +532,39 @@ class BudgetDriver {
   void change_limit() {
     spec_.limit = NanoUsd{random_.between(0, 2'000)};
     if (random_.chance(10)) spec_.window = random_.chance(50) ? BudgetWindow::daily : BudgetWindow::monthly;
-    budget_.reconfigure(spec_);
+    spec_.temporary.reset();
+    if (random_.chance(40))
+      spec_.temporary = {.limit = NanoUsd{random_.between(0, 2'000)},
+                         .until = now_ + minutes{random_.between(-60, 3'000)},
+                         .reason = {}};
+    over_ = false;
+    (void)limit();
+    budget_.reconfigure(spec_, now_);
   }
 
   void try_reserve() {
     const NanoUsd estimate{random_.between(0, 400)};
     Books& books = books_[budget_.span().start];
-    const bool fits = books.settled + books.held + books.overrun + estimate.count <= spec_.limit.count;
+    const bool fits = books.settled + books.held + books.overrun + estimate.count <= limit().count;
     ASSERT_EQ(budget_.may_reserve(estimate), fits);
     if (!fits) return;
     const auto pin = budget_.reserve(estimate);
-    ASSERT_EQ(pin.window_start, budget_.span().start);
     books.held += estimate.count;
-    open_.push_back({pin, estimate});
+    open_.push_back({pin, budget_.span().start, estimate});
     // B1, where it counts: at the moment of every admission.
-    ASSERT_LE((budget_.settled() + budget_.held()).count, spec_.limit.count);
+    ASSERT_LE((budget_.settled() + budget_.held()).count, limit().count);
+  }
+
+  /// The limit in force: an override that has ended does not come back with the clock.
+  NanoUsd limit() {
+    if (!spec_.temporary || now_ >= spec_.temporary->until) over_ = true;
+    return over_ ? spec_.limit : spec_.temporary->limit;
   }
 
   void end_one(bool never_left) {
     if (open_.empty()) return;
     const Open ended = take(open_);
-    Books& books = books_[ended.pin.window_start];
+    Books& books = books_[ended.window];
     books.held -= ended.amount.count;
     if (never_left) return budget_.release(ended.pin, ended.amount);
     const bool overruns = random_.chance(10);
@@ -458,20 +573,20 @@ class BudgetDriver {
     const std::int64_t overrun = std::max<std::int64_t>(0, actual.count - ended.amount.count);
     books.settled += actual.count - overrun;
     books.overrun += overrun;
-    if (!is_kept(ended.pin)) stray_ += actual.count;
+    if (!is_kept(ended.window)) stray_ += actual.count;
     ASSERT_EQ(budget_.settle(ended.pin, ended.amount, actual).count, overrun);
-    if (!overruns) charged_.push_back({ended.pin, actual});
+    if (!overruns) charged_.push_back({ended.pin, ended.window, actual});
   }
 
   void correct_one() {
     if (charged_.empty()) return;
     const Open charged = take(charged_);
     const NanoUsd actual{random_.between(0, charged.amount.count + 20)};
-    Books& books = books_[charged.pin.window_start];
+    Books& books = books_[charged.window];
     const std::int64_t overrun = std::max<std::int64_t>(0, actual.count - charged.amount.count);
     books.settled -= std::max<std::int64_t>(0, charged.amount.count - actual.count);
     books.overrun += overrun;
-    if (!is_kept(charged.pin)) stray_ += actual.count - charged.amount.count;
+    if (!is_kept(charged.window)) stray_ += actual.count - charged.amount.count;
     ASSERT_EQ(budget_.correct(charged.pin, charged.amount, actual).count, overrun);
   }
 
@@ -484,13 +599,13 @@ class BudgetDriver {
     // B2: what is held is what is open.
     std::int64_t open = 0;
     for (const Open& reservation : open_)
-      if (reservation.pin.window_start == budget_.span().start) open += reservation.amount.count;
+      if (reservation.window == budget_.span().start) open += reservation.amount.count;
     ASSERT_EQ(budget_.held().count, open);
   }
 
-  [[nodiscard]] bool is_kept(Budget::Pin pin) const {
-    return std::find(order_.end() - std::min<std::ptrdiff_t>(2, std::ssize(order_)), order_.end(),
-                     pin.window_start) != order_.end();
+  [[nodiscard]] bool is_kept(WallTime window) const {
+    return std::find(order_.end() - std::min<std::ptrdiff_t>(2, std::ssize(order_)), order_.end(), window) !=
+           order_.end();
   }
 
   Open take(std::vector<Open>& from) {
@@ -510,6 +625,7 @@ class BudgetDriver {
   std::vector<Open> open_;
   std::vector<Open> charged_;
   std::int64_t stray_ = 0;
+  bool over_ = false;  // spec_.temporary
 };
 
 // B1, B2, B3, B4 and B7, with a clock that stalls and goes back, in zones with short and long days.
