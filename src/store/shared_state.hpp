@@ -79,7 +79,7 @@ struct Settlement {
 
 /// What an operator sees of a subject.
 struct BudgetView {
-  policy::BudgetSpec spec;
+  policy::BudgetSpec spec;  ///< its limit: the one in force, an override's while there is one
   NanoUsd settled{};
   NanoUsd held{};
   NanoUsd overrun{};

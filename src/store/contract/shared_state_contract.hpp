@@ -122,7 +122,10 @@ TEST_P(SharedStateContract, WhatIsNewBeginsWithItsHistory) {
   provider.budgets.push_back(monthly(1000));  // what it has already keeps its own counts
   ids = declare({provider});
   EXPECT_EQ(budget(ids[0], 0), "70+25!5");
-  EXPECT_EQ(budget(ids[0], 1), "70+0!5");
+  // The history's 70 hold the open 25, which a backend may go on to show as held.
+  const BudgetView added = view(ids[0]).budgets.at(1);
+  EXPECT_EQ((added.settled + added.held).count, 70);
+  EXPECT_EQ(added.overrun.count, 5);
   EXPECT_THAT(history.asked, testing::ElementsAre("p 24h", "p 744h"));
 }
 

@@ -58,6 +58,31 @@ bool keep(std::vector<Numbered<T>>& old, std::vector<Numbered<T>>& kept, Same sa
   return true;
 }
 
+/// The budgets of before that go on as those of `specs`, each at the place of its successor. A limit, a mode
+/// and an override may change; a window or zone only where nobody knows what the new one has cost so far.
+std::vector<std::optional<Numbered<Budget>>> match_budgets(std::vector<Numbered<Budget>> old,
+                                                           const std::vector<policy::BudgetSpec>& specs,
+                                                           const History* history) {
+  std::vector<std::optional<Numbered<Budget>>> matched(specs.size());
+  enum class Same : std::uint8_t { all_but_limit, window_and_zone, window };
+  for (const Same wanted : {Same::all_but_limit, Same::window_and_zone, Same::window}) {
+    if (wanted == Same::window && history != nullptr) break;
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+      const auto is_same = [&](const Numbered<Budget>& before) {
+        const policy::BudgetSpec& spec = before.value.spec();
+        return spec.window == specs[i].window &&
+               (wanted == Same::window || spec.time_zone == specs[i].time_zone) &&
+               (wanted != Same::all_but_limit || spec.mode == specs[i].mode);
+      };
+      const auto found = matched[i] ? old.end() : std::ranges::find_if(old, is_same);
+      if (found == old.end()) continue;
+      matched[i] = std::move(*found);
+      old.erase(found);
+    }
+  }
+  return matched;
+}
+
 }  // namespace
 
 struct MemoryState::Subject {
@@ -94,6 +119,7 @@ struct MemoryState::Hold {
   NanoUsd estimate{};
   std::int64_t tokens = 0;
   MonotonicTime lease_end{};
+  WallTime reserved_at{};
 };
 
 MemoryState::MemoryState() = default;
@@ -120,6 +146,55 @@ void MemoryState::count_past(const SubjectSpec& subject, WindowLimit& limit, Now
                                                     std::max(nanoseconds{0}, now.mono.time_since_epoch()));
     limit.count_past(spec.unit == LimitUnit::calls ? past.calls : past.tokens, now.mono - age);
   }
+}
+
+void MemoryState::declare_budgets(SubjectId id, const SubjectSpec& spec, Now now) {
+  Subject& subject = subjects_[id];
+  auto matched = match_budgets(std::move(subject.budgets), spec.budgets, history_);
+  subject.budgets.clear();
+  for (std::size_t i = 0; i < spec.budgets.size(); ++i) {
+    if (matched[i]) {
+      matched[i]->value.reconfigure(spec.budgets[i], now.wall);
+      subject.budgets.push_back(std::move(*matched[i]));
+    } else {
+      subject.budgets.push_back({Budget(spec.budgets[i]), ++next_number_});
+    }
+    subject.budgets.back().value.advance(now.wall, now.doubtful_ahead);
+  }
+  if (history_ == nullptr) return;
+  for (std::size_t i = 0; i < spec.budgets.size(); ++i) {
+    if (matched[i]) continue;
+    Numbered<Budget>& made = subject.budgets[i];
+    const Spent past = history_->spent(spec.kind, spec.name, made.value.span());
+    // What is open is in the history at its estimate; here it goes on as what it is.
+    const NanoUsd open = take_over_holds(id, i);
+    made.value.count_past(std::max(NanoUsd{}, past.settled - open), past.overrun);
+  }
+}
+
+NanoUsd MemoryState::take_over_holds(SubjectId id, std::size_t index) {
+  NanoUsd open{};
+  Subject& subject = subjects_[id];
+  Numbered<Budget>& made = subject.budgets[index];
+  if (subject.holds == 0) return open;
+  const policy::WindowSpan span = made.value.span();
+  for (auto& [attempt, hold] : holds_) {
+    if (hold.reserved_at < span.start || hold.reserved_at >= span.end) continue;
+    for (std::size_t i = 0; i < hold.size; ++i) {
+      Hold::Part& part = hold.parts[i];
+      if (part.subject != id) continue;
+      // There is a place: no more budgets are declared than a hold has places, and this one has none yet.
+      std::size_t place = 0;
+      while (place < part.budgets && find_number(subject.budgets, part.budget_numbers[place]) != nullptr)
+        ++place;
+      assert(place < kMaxBudgets);
+      part.budgets = std::max<std::uint8_t>(part.budgets, static_cast<std::uint8_t>(place + 1));
+      part.pins[place] = hold.expired ? made.value.pin() : made.value.take_over(hold.estimate);
+      part.budget_numbers[place] = made.number;
+      if (!hold.expired) open += hold.estimate;
+    }
+  }
+  return open;
 }
 
 std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, Now now) {
@@ -157,21 +232,7 @@ std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, 
       }
     }
     subject.limits = std::move(limits);
-    std::vector<Numbered<Budget>> budgets;
-    for (const policy::BudgetSpec& budget : spec.budgets) {
-      const auto same = [&](const policy::BudgetSpec& s) { return s.window == budget.window; };
-      if (keep(subject.budgets, budgets, same)) {
-        budgets.back().value.reconfigure(budget);
-        budgets.back().value.advance(now.wall);
-        continue;
-      }
-      Budget& made = budgets.emplace_back(Budget(budget), ++next_number_).value;
-      made.advance(now.wall);
-      if (history_ == nullptr) continue;
-      const Spent past = history_->spent(spec.kind, spec.name, made.span());
-      made.count_past(past.settled, past.overrun);
-    }
-    subject.budgets = std::move(budgets);
+    declare_budgets(id, spec, now);
     if (spec.kind == SubjectKind::provider && !subject.starts) subject.starts.emplace();
     if (!spec.circuit)
       subject.circuit.reset();
@@ -199,7 +260,6 @@ std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, 
 }
 
 std::optional<Refusal> MemoryState::refusal_of(const ReservationRequest& request) {
-  constexpr auto kNever = nanoseconds::max();
   const MonotonicTime now = request.now.mono;
   // What no waiting mends comes first, then the longest wait.
   std::optional<Refusal> refusal;
@@ -212,12 +272,10 @@ std::optional<Refusal> MemoryState::refusal_of(const ReservationRequest& request
   }
   for (const SubjectId id : request.subjects) {
     for (auto& [budget, number] : subjects_[id].budgets) {
-      budget.advance(request.now.wall);
-      if (!budget.may_reserve(request.estimate)) {
-        const bool never = request.estimate > budget.spec().limit;
-        const nanoseconds wait = never ? kNever : nanoseconds{budget.span().end - request.now.wall};
-        return Refusal{Reason::policy_budget_exceeded, id, wait};
-      }
+      budget.advance(request.now.wall, request.now.doubtful_ahead);
+      if (!budget.may_reserve(request.estimate))
+        return Refusal{Reason::policy_budget_exceeded, id,
+                       budget.wait_for(request.estimate, request.now.wall)};
     }
   }
   const auto wait_longer = [&](SubjectId id, nanoseconds wait) {
@@ -249,6 +307,7 @@ std::expected<void, Refusal> MemoryState::reserve_now(const ReservationRequest& 
   hold.estimate = request.estimate;
   hold.tokens = request.tokens;
   hold.lease_end = request.now.mono + request.lease;
+  hold.reserved_at = request.now.wall;
   for (const SubjectId id : request.subjects) {
     Subject& subject = subjects_[id];
     Hold::Part& part = hold.parts[hold.size++];
@@ -439,8 +498,9 @@ SubjectView MemoryState::view_of(SubjectId id, Subject& subject, Now now) {
                    .starts_this_minute = 0,
                    .starts_today = 0};
   for (auto& [budget, number] : subject.budgets) {
-    budget.advance(now.wall);
+    budget.advance(now.wall, now.doubtful_ahead);
     view.budgets.push_back({budget.spec(), budget.settled(), budget.held(), budget.overrun(), budget.span()});
+    view.budgets.back().spec.limit = budget.limit();
   }
   for (auto& [limit, number] : subject.limits)
     view.limits.push_back({limit.spec(), limit.used(now.mono), limit.remaining(now.mono)});

@@ -42,6 +42,10 @@ class MemoryState final : public SharedState {
 
   [[nodiscard]] std::optional<Refusal> refusal_of(const ReservationRequest& request);
   void count_past(const SubjectSpec& subject, policy::WindowLimit& limit, Now now) const;
+  void declare_budgets(SubjectId id, const SubjectSpec& spec, Now now);
+  /// Lets the reservations of the new budget's window that name its subject end in it too. Returns the sum of
+  /// those that are open.
+  NanoUsd take_over_holds(SubjectId id, std::size_t budget);
   void finish(Hold& hold, const Settlement& settlement) noexcept;
   void expire(Hold& hold, Now now) noexcept;
   void correct_expired(Hold& hold, const Settlement& settlement) noexcept;
