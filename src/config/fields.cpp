@@ -188,6 +188,27 @@ void Fields::limits(std::string_view field, std::vector<policy::LimitSpec>& out)
   }
 }
 
+namespace {
+
+constexpr std::size_t kMaxReason = 200;  // bytes: it goes into the ledger and into /health/providers
+
+void read_override(Reader& reader, const Node& node, const std::string& owner, policy::BudgetSpec& out) {
+  Fields fields(reader, node, kBudgetOverride, "override of " + owner);
+  policy::BudgetOverride read;
+  (void)fields.require("limit_usd");
+  (void)fields.require("until", "expected its end, such as 2026-12-01T00:00:00Z");
+  fields.value("limit_usd", read.limit, parse_amount);
+  fields.value("until", read.until, parse_expiry);
+  fields.value("reason", read.reason, [](std::string_view text) -> Parsed<std::string> {
+    if (text.size() > kMaxReason)
+      return std::unexpected(Complaint{fmt::format("is longer than {} bytes", kMaxReason), {}});
+    return std::string(text);
+  });
+  out.temporary = std::move(read);
+}
+
+}  // namespace
+
 void Fields::budgets(std::string_view field, std::vector<policy::BudgetSpec>& out) {
   const Node* node = list(field);
   if (node == nullptr) return;
@@ -210,6 +231,7 @@ void Fields::budgets(std::string_view field, std::vector<policy::BudgetSpec>& ou
     fields.choice("mode", budget.mode,
                   {{"hard", policy::BudgetMode::hard}, {"warn", policy::BudgetMode::warn}});
     fields.value("time_zone", budget.time_zone, parse_time_zone);
+    if (const Node* child = fields.find("override")) read_override(reader_, *child, fields.where(), budget);
     if (reader_.mistakes.size() > mistakes_before) continue;
     const auto is_same_kind = [&](const policy::BudgetSpec& other) {
       return other.window == budget.window && other.mode == budget.mode &&

@@ -32,8 +32,8 @@ struct Section {
 [[nodiscard]] std::span<const Section* const> sections() noexcept;
 
 extern const Section kConfig, kListen, kListenTls, kLog, kInbound, kInboundOverride, kLedger, kProvider,
-    kCredential, kUpstreamTls, kTimeouts, kCircuit, kRetry, kDrain, kBudget, kEndpoint, kPrices, kUnit,
-    kModel, kRoute, kTarget, kTeam, kConsumer, kKey;
+    kCredential, kUpstreamTls, kTimeouts, kCircuit, kRetry, kDrain, kBudget, kBudgetOverride, kEndpoint,
+    kPrices, kUnit, kModel, kRoute, kTarget, kTeam, kConsumer, kKey;
 
 /// What a name in the file refers to.
 enum class Referent : std::uint8_t { provider, route, team, consumer };

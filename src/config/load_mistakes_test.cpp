@@ -168,6 +168,19 @@ INSTANTIATE_TEST_SUITE_P(
         Case{with_provider("budgets: [{window: daily, limit_usd: 1, time_zone: Europe/Berlim}]"),
              R"(4:56: time_zone in budgets[0] of provider "p": "Europe/Berlim" is not a known IANA)",
              R"("Europe/Berlin"?)"},
+        Case{with_provider("budgets: [{window: daily, limit_usd: 1, override: {limit_usd: 2}}]"),
+             R"(4:45: override of budgets[0] of provider "p" has no until)", "2026-12-01T00:00:00Z"},
+        Case{
+            with_provider("budgets: [{window: daily, limit_usd: 1, override: {limit_usd: 2, until: never}}]"),
+            R"(4:77: until in override of budgets[0] of provider "p": "never" is not a date)", ""},
+        Case{with_provider("budgets: [{window: daily, limit_usd: 1, override: {limit_usd: 2, until: "
+                           "2026-12-01, why: x}}]"),
+             R"(4:89: unknown field "why" in override of budgets[0] of provider "p")", ""},
+        Case{with_provider(
+                 "budgets: [{window: daily, limit_usd: 1, override: {limit_usd: 2, until: 2026-12-01, "
+                 "reason: " +
+                 std::string(201, 'x') + "}}]"),
+             R"(4:97: reason in override of budgets[0] of provider "p": "xxxx)", ""},
         Case{with_provider("budgets: [{window: daily, limit_usd: 1}, {window: daily, limit_usd: 2}]"),
              R"(4:46: budgets[1] of provider "p" repeats one of the same window)", "keep the lower one"},
         Case{with_provider("prices: {per_call_usd: 0.0000000001}"),

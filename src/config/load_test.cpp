@@ -78,7 +78,7 @@ providers:
     circuit: {failure_ratio: 0.25, min_calls: 5, window: 30s, slow_ratio: 0.5, slow_after: 1s, cooldown: 2s, max_cooldown: 3s,
               half_open_trials: 4, half_open_timeout: 5s}
     retry: {max_attempts: 3, unsafe_methods: true, statuses: [500], backoff: 1s, max_backoff: 2s, budget_ratio: 0.5, budget_per_second: 0}
-    budgets: [{window: daily, limit_usd: 20, mode: warn, time_zone: America/New_York}, {window: monthly, limit_usd: "0.000000001"}]
+    budgets: [{window: daily, limit_usd: 20, mode: warn, time_zone: America/New_York}, {window: monthly, limit_usd: "0.000000001", override: {limit_usd: 0, until: 2026-12-01T08:30:00Z, reason: "pause, please"}}, {window: daily, limit_usd: 1, override: {limit_usd: 2, until: 1999-01-01}}]
     api: openai
     stream_usage: inject
     on_disconnect: cancel
@@ -170,7 +170,20 @@ keys: {k: {consumer: c, hash: ")" +
       ElementsAre(
           policy::BudgetSpec{
               policy::BudgetWindow::daily, {20 * kNanoPerUsd}, policy::BudgetMode::warn, "America/New_York"},
-          policy::BudgetSpec{policy::BudgetWindow::monthly, {1}, policy::BudgetMode::hard, "UTC"}));
+          policy::BudgetSpec{
+              policy::BudgetWindow::monthly,
+              {1},
+              policy::BudgetMode::hard,
+              "UTC",
+              policy::BudgetOverride{
+                  {}, WallTime{std::chrono::sys_days{2026y / 12 / 1}} + 8h + 30min, "pause, please"}},
+          // One that has lapsed is good, and without effect.
+          policy::BudgetSpec{policy::BudgetWindow::daily,
+                             {kNanoPerUsd},
+                             policy::BudgetMode::hard,
+                             "UTC",
+                             policy::BudgetOverride{
+                                 {2 * kNanoPerUsd}, WallTime{std::chrono::sys_days{1999y / 1 / 1}}, ""}}));
   EXPECT_EQ(a.api, Api::openai);
   EXPECT_EQ(a.stream_usage, StreamUsage::inject);
   EXPECT_EQ(a.on_disconnect, OnDisconnect::cancel);

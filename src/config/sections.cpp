@@ -37,7 +37,8 @@ constexpr std::array kCircuitFields{"failure_ratio"sv, "min_calls"sv,        "wi
 constexpr std::array kRetryFields{"max_attempts"sv, "unsafe_methods"sv, "statuses"sv,         "backoff"sv,
                                   "max_backoff"sv,  "budget_ratio"sv,   "budget_per_second"sv};
 constexpr std::array kDrainFields{"timeout"sv, "bytes"sv};
-constexpr std::array kBudgetFields{"window"sv, "limit_usd"sv, "mode"sv, "time_zone"sv};
+constexpr std::array kBudgetFields{"window"sv, "limit_usd"sv, "mode"sv, "time_zone"sv, "override"sv};
+constexpr std::array kBudgetOverrideFields{"limit_usd"sv, "until"sv, "reason"sv};
 constexpr std::array kEndpointFields{"name"sv, "path"sv, "methods"sv, "limits"sv, "prices"sv};
 constexpr std::array kPricesFields{"per_call_usd"sv,  "charge_failures"sv, "units"sv,           "models"sv,
                                    "default_model"sv, "litellm_file"sv,    "litellm_provider"sv};
@@ -69,6 +70,7 @@ constexpr Section kCircuit{"circuit", kCircuitFields};
 constexpr Section kRetry{"retry", kRetryFields};
 constexpr Section kDrain{"drain", kDrainFields};
 constexpr Section kBudget{"budget", kBudgetFields};
+constexpr Section kBudgetOverride{"budget_override", kBudgetOverrideFields};
 constexpr Section kEndpoint{"endpoint", kEndpointFields};
 constexpr Section kPrices{"prices", kPricesFields};
 constexpr Section kUnit{"unit", kUnitFields};
@@ -80,11 +82,11 @@ constexpr Section kConsumer{"consumer", kConsumerFields};
 constexpr Section kKey{"key", kKeyFields};
 
 std::span<const Section* const> sections() noexcept {
-  static constexpr std::array kAll{&kConfig,          &kListen,  &kListenTls, &kLog,        &kInbound,
-                                   &kInboundOverride, &kLedger,  &kProvider,  &kCredential, &kUpstreamTls,
-                                   &kTimeouts,        &kCircuit, &kRetry,     &kDrain,      &kBudget,
-                                   &kEndpoint,        &kPrices,  &kUnit,      &kModel,      &kRoute,
-                                   &kTarget,          &kTeam,    &kConsumer,  &kKey};
+  static constexpr std::array kAll{&kConfig,          &kListen,   &kListenTls, &kLog,        &kInbound,
+                                   &kInboundOverride, &kLedger,   &kProvider,  &kCredential, &kUpstreamTls,
+                                   &kTimeouts,        &kCircuit,  &kRetry,     &kDrain,      &kBudget,
+                                   &kBudgetOverride,  &kEndpoint, &kPrices,    &kUnit,       &kModel,
+                                   &kRoute,           &kTarget,   &kTeam,      &kConsumer,   &kKey};
   return kAll;
 }
 
