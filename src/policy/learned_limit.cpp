@@ -17,6 +17,9 @@ constexpr double kDecrease = 0.7;
 /// Of the rate after the last decrease, each second.
 constexpr double kIncreasePerSecond = 0.01;
 constexpr double kLeastRate = 1.0 / 60;
+/// A shorter time tells no rate. Too high a rate is lowered within a few round trips, too low a one takes
+/// minutes to rise.
+constexpr double kLeastMeasured = 0.1;
 /// So much of a second's starts may come at once.
 constexpr double kBurstSeconds = 1;
 constexpr nanoseconds kHalfWindow = seconds{30};
@@ -134,7 +137,7 @@ void LearnedLimit::count_start(MonotonicTime now) noexcept {
 /// Of what the provider did not refuse: a first decrease from what was sent would be far too small.
 double LearnedLimit::measured_rate(MonotonicTime now) const noexcept {
   const std::int64_t passed = half_.started + half_before_.started - half_.refused - half_before_.refused;
-  return static_cast<double>(passed) / std::max(1.0, in_seconds(now - half_before_.began));
+  return static_cast<double>(passed) / std::max(kLeastMeasured, in_seconds(now - half_before_.began));
 }
 
 void LearnedLimit::decrease_rate(MonotonicTime now) noexcept {
