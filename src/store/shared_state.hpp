@@ -16,6 +16,7 @@
 #include "policy/budget.hpp"
 #include "policy/circuit.hpp"
 #include "policy/limit.hpp"
+#include "policy/provider_gate.hpp"
 #include "policy/retry.hpp"
 
 namespace penstock::store {
@@ -40,6 +41,7 @@ struct SubjectSpec {
   std::vector<policy::BudgetSpec> budgets;
   std::optional<policy::CircuitSpec> circuit;
   std::optional<policy::RetrySpec> retry;  ///< providers: the retry budget
+  policy::GateSpec gate{};                 ///< providers: what of their answers is heeded
 };
 
 struct ReservationRequest {
@@ -51,6 +53,8 @@ struct ReservationRequest {
   nanoseconds lease{};      ///< how long the hold stands without a settlement
   bool is_retry = false;    ///< retries do not add to the provider's retry budget
   Now now;
+  std::uint32_t limit_class = 0;  ///< what the provider counts apart: a model, else an endpoint
+  std::int64_t input_tokens = 0;  ///< of `tokens`
 };
 inline constexpr std::size_t kMaxSubjects = 6;
 
@@ -77,6 +81,13 @@ struct Settlement {
   Now now;
 };
 
+/// What the answer to an attempt tells about its provider's limits.
+struct Lesson {
+  AttemptId id;
+  policy::LimitSigns signs;
+  MonotonicTime now;
+};
+
 /// What an operator sees of a subject.
 struct BudgetView {
   policy::BudgetSpec spec;  ///< its limit: the one in force, an override's while there is one
@@ -88,6 +99,12 @@ struct BudgetView {
 struct LimitView {
   policy::LimitSpec spec;
   std::int64_t used = 0;
+  std::int64_t remaining = 0;
+};
+/// Of all classes of calls the lowest.
+struct LearnedView {
+  policy::LimitDimension dimension{};
+  std::int64_t limit = 0;  ///< as the provider tells it, or found, per minute; 0: only `remaining` is known
   std::int64_t remaining = 0;
 };
 struct SubjectView {
@@ -102,6 +119,8 @@ struct SubjectView {
   std::int64_t circuit_failures = 0;
   std::int64_t starts_this_minute = 0;  ///< attempts of the last 60 s
   std::int64_t starts_today = 0;        ///< attempts of this UTC day
+  std::vector<LearnedView> learned{};   ///< from the provider's answers
+  std::optional<std::uint32_t> learned_concurrency{};
 };
 
 class History;
@@ -140,10 +159,9 @@ class SharedState {
   /// Holds `estimate` and counts the attempt for every subject, in one atomic step: circuit, budgets,
   /// concurrency, limits.
   ///
-  /// Errors: policy_circuit_open, policy_budget_exceeded, policy_rate_limited (limits, concurrency and a
-  /// provider's own
-  ///         Retry-After): nothing was held; policy_state_unavailable: no answer in time; may or may not be
-  ///         held.
+  /// Errors: policy_circuit_open, policy_budget_exceeded, policy_rate_limited (limits, concurrency, what the
+  ///         provider's answers taught, and its own Retry-After): nothing was held; policy_state_unavailable:
+  ///         no answer in time; may or may not be held.
   /// Retry:  safe with the same id: the first one wins.
   /// Source: docs/decisions/0002-reserve-then-settle.md
   [[nodiscard]] virtual Awaitable<std::expected<void, Refusal>> reserve(ReservationRequest request) = 0;
@@ -151,6 +169,10 @@ class SharedState {
   /// Ends a reservation. Never waits: a remote backend queues it. Unknown and already settled ids change
   /// nothing.
   virtual void settle(const Settlement& settlement) noexcept = 0;
+
+  /// Heeds what an answer tells, between the attempt's reservation and its settlement; never waits. Each
+  /// replica learns from its own answers, in its own memory. Unknown and settled ids change nothing.
+  virtual void learn(const Lesson& lesson) noexcept { (void)lesson; }
 
   /// A provider said 429: nothing starts for it before `until`. Never shortens an earlier pause; capped by
   /// the caller.

@@ -96,7 +96,8 @@ struct MemoryState::Subject {
   std::uint32_t in_flight = 0;
   std::uint32_t holds = 0;  // open and expired reservations that name this subject
   MonotonicTime paused_until{};
-  std::optional<Starts> starts;  // of providers
+  std::optional<Starts> starts;              // of providers
+  std::optional<policy::ProviderGate> gate;  // of providers
   bool gone = false;
 };
 
@@ -116,11 +117,25 @@ struct MemoryState::Hold {
   std::array<Part, kMaxSubjects> parts{};
   std::uint8_t size = 0;
   bool expired = false;
+  std::uint8_t gated = 0;  // the number of parts up to the one whose gate gave the ticket; 0: none
+  policy::ProviderGate::Ticket gate_ticket;
   NanoUsd estimate{};
   std::int64_t tokens = 0;
   MonotonicTime lease_end{};
   WallTime reserved_at{};
 };
+
+namespace {
+
+policy::ProviderGate::Ask ask_of(const ReservationRequest& request) noexcept {
+  using Attempt = policy::LearnedLimit::Attempt;
+  return {.limit_class = request.limit_class,
+          .tokens = request.tokens,
+          .input_tokens = request.input_tokens,
+          .attempt = request.is_retry ? Attempt::retry : Attempt::first};
+}
+
+}  // namespace
 
 MemoryState::MemoryState() = default;
 MemoryState::~MemoryState() = default;
@@ -233,7 +248,11 @@ std::vector<SubjectId> MemoryState::declare(std::span<const SubjectSpec> specs, 
     }
     subject.limits = std::move(limits);
     declare_budgets(id, spec, now);
-    if (spec.kind == SubjectKind::provider && !subject.starts) subject.starts.emplace();
+    if (spec.kind == SubjectKind::provider) {
+      if (!subject.starts) subject.starts.emplace();
+      if (!subject.gate) subject.gate.emplace();
+      subject.gate->reconfigure(spec.gate);
+    }
     if (!spec.circuit)
       subject.circuit.reset();
     else if (subject.circuit)
@@ -285,6 +304,7 @@ std::optional<Refusal> MemoryState::refusal_of(const ReservationRequest& request
   for (const SubjectId id : request.subjects) {
     Subject& subject = subjects_[id];
     if (subject.paused_until > now) wait_longer(id, subject.paused_until - now);
+    if (subject.gate) wait_longer(id, subject.gate->wait_for(ask_of(request), now));
     // Nobody knows when a running attempt ends: a second is an honest guess that keeps callers from
     // hammering.
     if (subject.spec.concurrency && subject.in_flight >= *subject.spec.concurrency)
@@ -332,6 +352,10 @@ std::expected<void, Refusal> MemoryState::reserve_now(const ReservationRequest& 
     }
     if (subject.retries && !request.is_retry) subject.retries->deposit(request.now.mono);
     if (subject.starts) subject.starts->count(request.now);
+    if (subject.gate) {
+      hold.gate_ticket = subject.gate->take(ask_of(request), request.now.mono);
+      hold.gated = hold.size;
+    }
     ++subject.in_flight;
     ++subject.holds;
   }
@@ -351,6 +375,9 @@ void MemoryState::note_circuit(SubjectId id, Subject& subject, MonotonicTime now
 }
 
 void MemoryState::finish(Hold& hold, const Settlement& settlement) noexcept {
+  using Gate = policy::ProviderGate;
+  const bool is_well = settlement.outcome == CircuitBreaker::Outcome::success;
+  end_gate(hold, is_well ? Gate::Ending::well : Gate::Ending::otherwise);
   NanoUsd worst_overrun{};
   SubjectId overrun_subject = 0;
   for (std::size_t i = 0; i < hold.size; ++i) {
@@ -389,6 +416,7 @@ void MemoryState::finish(Hold& hold, const Settlement& settlement) noexcept {
 }
 
 void MemoryState::expire(Hold& hold, Now now) noexcept {
+  end_gate(hold, policy::ProviderGate::Ending::otherwise);
   for (std::size_t i = 0; i < hold.size; ++i) {
     const Hold::Part& part = hold.parts[i];
     Subject& subject = subjects_[part.subject];
@@ -453,6 +481,19 @@ void MemoryState::take_back(AttemptId id, Now now) noexcept {
   holds_.erase(found);
 }
 
+void MemoryState::end_gate(const Hold& hold, policy::ProviderGate::Ending ending) noexcept {
+  if (hold.gated == 0) return;
+  subjects_[hold.parts[hold.gated - 1U].subject].gate->end(hold.gate_ticket, ending);
+}
+
+void MemoryState::learn(const Lesson& lesson) noexcept {
+  const std::scoped_lock lock(mutex_);
+  const auto found = holds_.find(lesson.id);
+  if (found == holds_.end() || found->second.expired || found->second.gated == 0) return;
+  const Hold& hold = found->second;
+  subjects_[hold.parts[hold.gated - 1U].subject].gate->learn(hold.gate_ticket, lesson.signs, lesson.now);
+}
+
 void MemoryState::pause(SubjectId provider, MonotonicTime until) noexcept {
   const std::scoped_lock lock(mutex_);
   Subject& subject = subjects_[provider];
@@ -511,6 +552,14 @@ SubjectView MemoryState::view_of(SubjectId id, Subject& subject, Now now) {
   if (subject.starts) {
     view.starts_this_minute = subject.starts->minute.used(now.mono);
     view.starts_today = subject.starts->of_today(now.wall);
+  }
+  if (subject.gate) {
+    for (std::size_t i = 0; i < policy::kLimitDimensions; ++i) {
+      const auto dimension = static_cast<policy::LimitDimension>(i);
+      if (const auto learned = subject.gate->limit(dimension, now.mono))
+        view.learned.push_back({dimension, learned->limit, learned->remaining});
+    }
+    view.learned_concurrency = subject.gate->concurrency();
   }
   return view;
 }

@@ -20,6 +20,7 @@ class MemoryState final : public SharedState {
   std::vector<SubjectId> declare(std::span<const SubjectSpec> specs, Now now) override;
   [[nodiscard]] Awaitable<std::expected<void, Refusal>> reserve(ReservationRequest request) override;
   void settle(const Settlement& settlement) noexcept override;
+  void learn(const Lesson& lesson) noexcept override;
   void pause(SubjectId provider, MonotonicTime until) noexcept override;
   [[nodiscard]] bool try_retry(SubjectId provider, MonotonicTime now) noexcept override;
   void reap(Now now) override;
@@ -48,6 +49,7 @@ class MemoryState final : public SharedState {
   NanoUsd take_over_holds(SubjectId id, std::size_t budget);
   void finish(Hold& hold, const Settlement& settlement) noexcept;
   void expire(Hold& hold, Now now) noexcept;
+  void end_gate(const Hold& hold, policy::ProviderGate::Ending ending) noexcept;
   void correct_expired(Hold& hold, const Settlement& settlement) noexcept;
   [[nodiscard]] static SubjectView view_of(SubjectId id, Subject& subject, Now now);
   void note_circuit(SubjectId id, Subject& subject, MonotonicTime now) noexcept;

@@ -1,6 +1,7 @@
 #include "store/memory/memory_state.hpp"
 
 #include "store/contract/shared_state_contract.hpp"
+#include "store/contract/shared_state_learning.hpp"
 #include "store/contract/shared_state_properties.hpp"
 #include "store/contract/shared_state_stress.hpp"
 
@@ -10,6 +11,7 @@ namespace {
 const auto kMemory = testing::Values(StateBackend{"memory", [] { return std::make_unique<MemoryState>(); }});
 const auto kName = [](const auto& test) { return test.param.name; };
 INSTANTIATE_TEST_SUITE_P(Memory, SharedStateContract, kMemory, kName);
+INSTANTIATE_TEST_SUITE_P(Memory, SharedStateLearning, kMemory, kName);
 INSTANTIATE_TEST_SUITE_P(Memory, SharedStateProperties, kMemory, kName);
 INSTANTIATE_TEST_SUITE_P(Memory, SharedStateStress, kMemory, kName);
 
