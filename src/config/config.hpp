@@ -84,6 +84,8 @@ enum class Api : std::uint8_t { generic, openai, anthropic, gemini };
 
 enum class OnDisconnect : std::uint8_t { drain, cancel };
 enum class StreamUsage : std::uint8_t { as_sent, inject };
+/// automatic: where neither limits nor concurrency are configured.
+enum class AdaptiveConcurrency : std::uint8_t { automatic, always, never };
 
 struct BaseUrl {
   bool tls = false;
@@ -112,6 +114,8 @@ struct Provider {
   Timeouts timeouts;
   std::vector<policy::LimitSpec> limits;
   std::optional<std::uint32_t> concurrency;  ///< attempts in flight at most
+  bool learn_limits = true;                  ///< heed what answers tell about the provider's own limits
+  AdaptiveConcurrency adaptive_concurrency = AdaptiveConcurrency::automatic;
   policy::CircuitSpec circuit;
   policy::RetrySpec retry;
   std::vector<policy::BudgetSpec> budgets;

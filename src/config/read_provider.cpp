@@ -150,6 +150,11 @@ void read_provider(Reader& reader, const Node& node, Provider& out) {
   if (const Node* child = fields.find("timeouts")) read_timeouts(reader, *child, owner, out.timeouts);
   fields.limits("limits", out.limits);
   fields.concurrency("concurrency", out.concurrency);
+  fields.boolean("learn_limits", out.learn_limits);
+  fields.choice("adaptive_concurrency", out.adaptive_concurrency,
+                {{"auto", AdaptiveConcurrency::automatic},
+                 {"always", AdaptiveConcurrency::always},
+                 {"never", AdaptiveConcurrency::never}});
   if (const Node* child = fields.find("circuit")) read_circuit(reader, *child, owner, out.circuit);
   if (const Node* child = fields.find("retry")) read_retry(reader, *child, owner, out.retry);
   fields.budgets("budgets", out.budgets);

@@ -91,7 +91,8 @@ std::string defaults_of(const Config& config) {
       << static_cast<int>(provider.stream_usage) << ' ' << static_cast<int>(provider.on_disconnect) << ' '
       << text_of(provider.drain_timeout) << provider.drain_bytes << ' ' << provider.default_max_output_tokens
       << ' ' << provider.max_metered_bytes << ' ' << provider.charge_unknown << ' '
-      << provider.prices.per_call.count << ' ' << provider.prices.charge_failures;
+      << provider.prices.per_call.count << ' ' << provider.prices.charge_failures << ' '
+      << provider.learn_limits << ' ' << static_cast<int>(provider.adaptive_concurrency);
   return out.str();
 }
 

@@ -23,11 +23,27 @@ constexpr std::array kInboundFields{"limit"sv, "overrides"sv, "exempt"sv};
 constexpr std::array kInboundOverrideFields{"path"sv, "methods"sv, "limit"sv};
 constexpr std::array kLedgerFields{"directory"sv,     "database"sv,    "sync"sv,
                                    "sync_interval"sv, "max_journal"sv, "retention_days"sv};
-constexpr std::array kProviderFields{
-    "base_url"sv,    "allow_private"sv,  "credential"sv,    "tls"sv,      "timeouts"sv,
-    "limits"sv,      "concurrency"sv,    "circuit"sv,       "retry"sv,    "budgets"sv,
-    "api"sv,         "stream_usage"sv,   "on_disconnect"sv, "drain"sv,    "default_max_output_tokens"sv,
-    "max_metered"sv, "charge_unknown"sv, "prices"sv,        "endpoints"sv};
+constexpr std::array kProviderFields{"base_url"sv,
+                                     "allow_private"sv,
+                                     "credential"sv,
+                                     "tls"sv,
+                                     "timeouts"sv,
+                                     "limits"sv,
+                                     "concurrency"sv,
+                                     "circuit"sv,
+                                     "retry"sv,
+                                     "budgets"sv,
+                                     "api"sv,
+                                     "stream_usage"sv,
+                                     "on_disconnect"sv,
+                                     "drain"sv,
+                                     "default_max_output_tokens"sv,
+                                     "max_metered"sv,
+                                     "charge_unknown"sv,
+                                     "prices"sv,
+                                     "endpoints"sv,
+                                     "learn_limits"sv,
+                                     "adaptive_concurrency"sv};
 constexpr std::array kCredentialFields{"header"sv, "query"sv, "scheme"sv, "value"sv, "file"sv};
 constexpr std::array kUpstreamTlsFields{"ca_file"sv, "server_name"sv};
 constexpr std::array kTimeoutsFields{"connect"sv, "first_byte"sv, "between_bytes"sv, "total"sv};
