@@ -129,6 +129,12 @@ std::optional<std::int64_t> calls_limit(const SubjectView& view, nanoseconds per
   return std::nullopt;
 }
 
+std::optional<std::int64_t> concurrency_limit(const SubjectView& view) {
+  if (!view.concurrency || !view.learned_concurrency)
+    return view.concurrency ? view.concurrency : view.learned_concurrency;
+  return std::min(*view.concurrency, *view.learned_concurrency);
+}
+
 /// Nine tenths of a hard budget are gone: settled, held, and what was billed beyond the estimates.
 bool is_nearly_spent(const store::BudgetView& budget) {
   if (budget.spec.mode != policy::BudgetMode::hard) return false;
@@ -238,6 +244,18 @@ Answer store_answer(const AskStore& ask) {
   for (const auto& [name, text] : status.texts) member(out, name, text);
   for (const auto& [name, number] : status.numbers) member(out, name, number);
   return {status.state == StoreStatus::State::ok ? 200 : 503, kJson, out += '}'};
+}
+
+void append_learned(std::string& out, const SubjectView& view) {
+  out += '{';
+  for (const store::LearnedView& learned : view.learned) {
+    key(out, to_string(learned.dimension));
+    out += '{';
+    member_or_null(out, "limit", learned.limit > 0 ? std::optional(learned.limit) : std::nullopt);
+    member(out, "remaining", learned.remaining);
+    out += '}';
+  }
+  out += '}';
 }
 
 }  // namespace
@@ -358,6 +376,16 @@ void Health::set_gauges(Provider& provider, const SubjectView& view) {
     observe::Gauge& gauge = metrics_.rate_limit_remaining.with({provider.name, limit_type(limit.spec)});
     gauge.set(limit.remaining);
     gauges.push_back({&gauge, limit.spec.amount});
+  }
+  for (const store::LearnedView& learned : view.learned) {
+    observe::Gauge& gauge = metrics_.learned_limit.with({provider.name, to_string(learned.dimension)});
+    gauge.set(learned.limit);
+    gauges.push_back({&gauge, 0});
+  }
+  if (const auto concurrency = concurrency_limit(view)) {
+    observe::Gauge& gauge = metrics_.concurrency_limit.with({provider.name});
+    gauge.set(*concurrency);
+    gauges.push_back({&gauge, 0});
   }
   for (const SetGauge& before : provider.gauges)
     if (std::ranges::find(gauges, before.gauge, &SetGauge::gauge) == gauges.end())
@@ -496,7 +524,10 @@ std::string Health::providers_json(Now now) {
     member(out, "waiting", 0);  // there is no waiting line yet: what does not fit is refused
     key(out, "limits");
     append_limits(out, view);
+    key(out, "learned_limits");
+    append_learned(out, view);
     member(out, "in_flight", std::int64_t{view.in_flight});
+    member_or_null(out, "concurrency_limit", concurrency_limit(view));
     // Every budget counts the same overrun; the longest window remembers most of it.
     std::optional<NanoUsd> overrun;
     for (const store::BudgetView& budget : view.budgets)

@@ -195,6 +195,9 @@ TEST_F(HealthTest, ProvidersInFull) {
   openai().limits = {limit(60, 60s, LimitUnit::calls, 12), limit(10'000, 24h, LimitUnit::calls, 480),
                      limit(90'000, 60s, LimitUnit::tokens, 1'000)};
   openai().in_flight = 3;
+  openai().learned = {{policy::LimitDimension::requests, 60, 12}, {policy::LimitDimension::tokens, 0, 5}};
+  openai().concurrency = 40;
+  openai().learned_concurrency = 32;
   openai().starts_this_minute = 12;
   openai().starts_today = 480;
   openai().circuit_failures = 2;
@@ -221,14 +224,15 @@ TEST_F(HealthTest, ProvidersInFull) {
       R"("limits":[{"limit":"60/minute","used":12,"remaining":48},)"
       R"({"limit":"10000/day","used":480,"remaining":9520},)"
       R"({"limit":"90000 tokens/minute","used":1000,"remaining":89000}],)"
-      R"("in_flight":3,"overrun_usd":0.000000005},)"
+      R"("learned_limits":{"requests":{"limit":60,"remaining":12},"tokens":{"limit":null,"remaining":5}},)"
+      R"("in_flight":3,"concurrency_limit":32,"overrun_usd":0.000000005},)"
       R"("geocoder":{"provider_id":"geocoder","status":"healthy",)"
       R"("budget":{"daily_spent_usd":null,"daily_held_usd":null,"daily_limit_usd":null,)"
       R"("monthly_spent_usd":null,"monthly_held_usd":null,"monthly_limit_usd":null},)"
       R"("requests":{"requests_this_minute":0,"minute_limit":null,"daily_count":0,"daily_limit":null},)"
       R"("circuit_breaker":{"state":"closed","failure_count":0,"can_request":true},)"
       R"("latency":{"p50_ms":null,"p95_ms":null},"error_ratio":null,"waiting":0,)"
-      R"("limits":[],"in_flight":0,"overrun_usd":null}},)"
+      R"("limits":[],"learned_limits":{},"in_flight":0,"concurrency_limit":null,"overrun_usd":null}},)"
       R"("status":"healthy","timestamp":"2026-01-01T00:00:00Z"})");
 }
 
@@ -421,6 +425,20 @@ TEST_F(HealthTest, GaugesOfWhatIsGoneAreSetToRest) {
   EXPECT_EQ(per_10s.value(), 5);
   EXPECT_EQ(circuit_gauge(), 0);
   EXPECT_EQ(metrics_.circuit_state.with({"geocoder"}).value(), 2);
+}
+
+// What was learned and is forgotten must not go on being shown.
+TEST_F(HealthTest, GaugesOfWhatIsLearnedFollowAndRestAtZero) {
+  openai().learned = {{policy::LimitDimension::tokens, 9000, 5}};
+  openai().learned_concurrency = 7;
+  health_.update(now_);
+  EXPECT_EQ(metrics_.learned_limit.with({"openai", "tokens"}).value(), 9000);
+  EXPECT_EQ(metrics_.concurrency_limit.with({"openai"}).value(), 7);
+  openai().learned.clear();
+  openai().learned_concurrency.reset();
+  health_.update(now_);
+  EXPECT_EQ(metrics_.learned_limit.with({"openai", "tokens"}).value(), 0);
+  EXPECT_EQ(metrics_.concurrency_limit.with({"openai"}).value(), 0);
 }
 
 TEST_F(HealthTest, UpdateSetsGaugesOfProvidersOnly) {

@@ -309,7 +309,13 @@ Metrics::Metrics()
                          Kind::counter, {"side"}, kUnits),
       log_lines_dropped("penstock_log_lines_dropped_total",
                         "Log lines lost because the log could not be written in time.", Kind::counter, {},
-                        kUnits) {
+                        kUnits),
+      learned_limit("penstock_learned_limit",
+                    "A provider's own limit, as its answers tell it or its refusals taught it; 0: not known.",
+                    Kind::gauge, {"provider", "limit_type"}, kUnits),
+      concurrency_limit("penstock_concurrency_limit",
+                        "Attempts that may be in flight at a provider, configured or learned; 0: any number.",
+                        Kind::gauge, {"provider"}, kUnits) {
   // The series without labels cannot but exist: they show from the start, at zero.
   overhead.with({});
   journal_sync.with({});

@@ -156,6 +156,8 @@ struct Metrics {
   Family<Gauge> connections;             ///< penstock_connections{side}: downstream, upstream
   Family<Counter> connections_opened;    ///< penstock_connections_opened_total{side}
   Family<Counter> log_lines_dropped;     ///< penstock_log_lines_dropped_total
+  Family<Gauge> learned_limit;           ///< penstock_learned_limit{provider,limit_type}
+  Family<Gauge> concurrency_limit;       ///< penstock_concurrency_limit{provider}
 
   [[nodiscard]] std::string exposition() const;
 
@@ -168,7 +170,7 @@ struct Metrics {
         f(overhead);
     f(overrun), f(state_degraded), f(journal_sync), f(journal_unapplied), f(ledger_behind), f(journal_lost),
         f(build_info), f(unmetered), f(retries), f(reservations_expired);
-    f(connections), f(connections_opened), f(log_lines_dropped);
+    f(connections), f(connections_opened), f(log_lines_dropped), f(learned_limit), f(concurrency_limit);
   }
 };
 
