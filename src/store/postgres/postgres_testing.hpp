@@ -65,6 +65,7 @@ class PostgresServer {
     return std::string("postgresql://postgres:") + kPasswordInUrl + "@127.0.0.1:" + std::to_string(port_) +
            "/" + database;
   }
+  [[nodiscard]] int port() const { return port_; }
   /// A new database, empty; its URL.
   [[nodiscard]] std::string make_database() {
     const std::string name = "ledger" + std::to_string(++databases_);
