@@ -236,8 +236,8 @@ Result<LedgerAudit> SqlLedger::audit() {
   Session& session = **lease;
   session.set_timeout(kAuditTimeout);
   auto begun = session.begin_snapshot();
-  if (!begun) return std::unexpected(std::move(begun.error()));
-  auto out = Auditor(session).audit();
+  auto out =
+      begun ? Auditor(session).audit() : Result<LedgerAudit>(std::unexpected(std::move(begun.error())));
   (void)session.run("ROLLBACK");
   session.set_timeout(timeout_);
   return out;
