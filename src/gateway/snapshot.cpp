@@ -37,9 +37,11 @@ class Subjects {
     if (!spec.limits.empty() || !spec.budgets.empty() || spec.concurrency)
       add(std::move(spec), std::move(set));
   }
-  void declare(store::SharedState& state, Now now) {
+  /// Returns what was declared.
+  std::vector<store::SubjectSpec> declare(store::SharedState& state, Now now) {
     const std::vector<store::SubjectId> ids = state.declare(specs_, now);
     for (std::size_t i = 0; i < ids.size(); ++i) setters_[i](ids[i]);
+    return std::move(specs_);
   }
 
  private:
@@ -97,6 +99,10 @@ Result<void> fill_upstream(ProviderPlan& plan, observe::Metrics& metrics) {
     else
       plan.credential_query = credential.query + "=" + credential.value.reveal();
   }
+  // One machine is one source, whatever it is called here. What may be this machine shares its clock.
+  if (!provider.allow_private)
+    plan.clock_source =
+        static_cast<policy::ClockSource>(std::hash<std::string>{}(provider.base_url.host)) | 1U;
   // An attempt that is still open after all its timeouts will not be settled any more.
   plan.lease = provider.timeouts.total + provider.drain_timeout + seconds{60};
   return {};
@@ -186,7 +192,7 @@ Result<std::shared_ptr<const Snapshot>> Snapshot::make(config::Config given, sto
                                into(consumers[consumer.name]));
   for (const config::Key& key : all.keys)
     subjects.add_if_it_decides(subject_of(store::SubjectKind::key, key), into(keys[key.name]));
-  subjects.declare(state, now);
+  snapshot->subjects = subjects.declare(state, now);
 
   for (const ProviderPlan& plan : snapshot->providers)
     snapshot->provider_by_subject.emplace(plan.subject, &plan);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <string>
@@ -15,6 +16,7 @@
 #include "gateway/series.hpp"
 #include "http/client.hpp"
 #include "observe/metrics.hpp"
+#include "policy/clock_guard.hpp"
 #include "policy/price.hpp"
 #include "store/directory.hpp"
 #include "store/shared_state.hpp"
@@ -57,6 +59,8 @@ struct ProviderPlan {
   std::string credential_query;        ///< "key=…" or empty; a secret
   http::Upstream upstream;
   nanoseconds lease{};
+  policy::ClockSource clock_source = 0;  ///< its `Date` tells the time where ours is in doubt; 0: not asked
+  mutable std::atomic<MonotonicTime> asked_time{};
   observe::Counter* admitted = nullptr;
   observe::Counter* credit_actual = nullptr;
   observe::Counter* credit_estimated = nullptr;
@@ -93,6 +97,7 @@ class Snapshot {
   boost::unordered_flat_map<std::string_view, const RoutePlan*> route_by_name;
   boost::unordered_flat_map<store::SubjectId, const ProviderPlan*> provider_by_subject;
   std::vector<std::pair<store::KeyHash, store::KeyEntry>> keys;  ///< for the directory
+  std::vector<store::SubjectSpec> subjects;  ///< as declared; what store::budget_changes compares
 };
 
 }  // namespace penstock::gateway
