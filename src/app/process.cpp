@@ -97,6 +97,7 @@ struct Process::Impl {
   config::Config config;
   observe::Metrics metrics;
   observe::Log log;
+  gateway::GuardedClock clock;
   store::MemoryState state;
   store::MemoryCallerLimits caller_limits;
   store::MemoryLedger ledger;
@@ -106,6 +107,7 @@ struct Process::Impl {
                              .ledger = ledger,
                              .metrics = metrics,
                              .log = log,
+                             .clock = clock,
                              .epoch = random_epoch()};
   std::deque<gateway::Worker> workers;
   Surface surface{workers, health};
@@ -119,6 +121,7 @@ struct Process::Impl {
   std::mutex mutex;
   std::condition_variable wake;
   bool stopping = false;
+  policy::ClockGuard::Trust told_trust = policy::ClockGuard::Trust::trusted;  // background's
   std::thread background;
 
   void listen_to_state() {
@@ -138,15 +141,36 @@ struct Process::Impl {
   }
 
   Result<void> adopt(config::Config next) {
-    auto made = gateway::Snapshot::make(std::move(next), state, metrics, read_clocks());
+    auto made = gateway::Snapshot::make(std::move(next), state, metrics, clock.now());
     if (!made) return std::unexpected(made.error());
     const std::shared_ptr<const gateway::Snapshot> adopted = std::move(*made);
     snapshot.store(adopted);
     directory = std::make_shared<store::MemoryDirectory>(adopted->keys);
     health.set_providers(provider_infos(*adopted));
     log.set_level(level_of(adopted->config.log.level));
-    health.update(read_clocks());
+    health.update(clock.now());
     return {};
+  }
+
+  void watch_clock() {
+    clock.tick();
+    const auto trust = clock.trust();
+    if (trust == told_trust) return;
+    told_trust = trust;
+    health.clock_changed(trust);
+    const std::string ahead =
+        std::to_string((WallTime{std::chrono::system_clock::now()} - clock.now().wall) / seconds{1});
+    switch (trust) {
+      case policy::ClockGuard::Trust::trusted:
+        return log.write(observe::Level::info, "the wall clock is trusted again");
+      case policy::ClockGuard::Trust::suspect:
+        return log.write(observe::Level::warn,
+                         "the wall clock jumped; budgets keep to their windows until it is confirmed",
+                         {{"ahead_seconds", ahead}});
+      case policy::ClockGuard::Trust::refuted:
+        return log.write(observe::Level::error, "the wall clock is wrong, as two providers say",
+                         {{"ahead_seconds", ahead}});
+    }
   }
 
   void run_background() {
@@ -154,7 +178,8 @@ struct Process::Impl {
     auto next_update = std::chrono::steady_clock::now() + kUpdateEvery;
     while (!wake.wait_for(lock, kReapEvery, [this] { return stopping; })) {
       lock.unlock();
-      const Now now = read_clocks();
+      watch_clock();
+      const Now now = clock.now();
       state.reap(now);
       if (now.mono >= next_update) {
         health.update(now);

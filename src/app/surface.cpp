@@ -28,7 +28,8 @@ Awaitable<void> Surface::handle(http::Exchange& exchange, std::size_t worker) {
   return [](Surface& self, http::Exchange& its, std::size_t index) -> Awaitable<void> {
     const bool reads = its.request.method == "GET" || its.request.method == "HEAD";
     if (reads) {
-      if (const auto answer = self.health_.answer(its.request.path, its.arrived)) {
+      if (const auto answer = self.health_.answer(its.request.path,
+                                                  self.workers_[index].services.clock.at(its.arrived.mono))) {
         co_await send(its, answer->status, answer->content_type, answer->body);
         co_return;
       }

@@ -196,7 +196,7 @@ void member_ms(std::string& out, std::string_view name, std::optional<nanosecond
   member_or_null(out, name, tenths, 1);
 }
 
-void append_budget(std::string& out, const SubjectView& view) {
+void append_budget(std::string& out, const SubjectView& view, WallTime now) {
   out += '{';
   for (const auto window : {policy::BudgetWindow::daily, policy::BudgetWindow::monthly}) {
     const store::BudgetView* const budget = find_budget(view, window);
@@ -209,6 +209,12 @@ void append_budget(std::string& out, const SubjectView& view) {
     part("_spent_usd", [](const store::BudgetView& b) { return b.settled + b.overrun; });
     part("_held_usd", [](const store::BudgetView& b) { return b.held; });
     part("_limit_usd", [](const store::BudgetView& b) { return b.spec.limit; });
+    if (budget == nullptr || !budget->spec.temporary || now >= budget->spec.temporary->until) continue;
+    key(out, prefix + "_override");
+    out += '{';
+    member(out, "until", timestamp(budget->spec.temporary->until));
+    member(out, "reason", budget->spec.temporary->reason);
+    out += '}';
   }
   out += '}';
 }
@@ -345,6 +351,11 @@ void Health::update(Now now) {
   set_circuits(views, changes_seen);
 }
 
+void Health::clock_changed(policy::ClockGuard::Trust trust) {
+  clock_.store(trust, std::memory_order_relaxed);
+  metrics_.clock_suspect.with({}).set(trust == policy::ClockGuard::Trust::trusted ? 0 : 1);
+}
+
 void Health::circuit_changed(store::SubjectId subject, CircuitBreaker::State state) {
   const std::scoped_lock lock(circuits_mutex_);
   ++circuit_changes_;
@@ -466,6 +477,7 @@ std::string Health::health_json(Now now) const {
   member(out, "status", "healthy");
   member(out, "version", version_);
   member(out, "uptime_seconds", std::max<std::int64_t>(uptime.count(), 0));
+  member(out, "clock", policy::ClockGuard::to_string(clock_.load(std::memory_order_relaxed)));
   member(out, "timestamp", timestamp(now.wall));
   return out += '}';
 }
@@ -500,7 +512,7 @@ std::string Health::providers_json(Now now) {
     member(out, "provider_id", provider.name);
     member(out, "status", status);
     key(out, "budget");
-    append_budget(out, view);
+    append_budget(out, view, now.wall);
     key(out, "requests");
     out += '{';
     member(out, "requests_this_minute", view.starts_this_minute);

@@ -14,6 +14,7 @@
 #include "base/time.hpp"
 #include "observe/metrics.hpp"
 #include "policy/circuit.hpp"
+#include "policy/clock_guard.hpp"
 #include "store/shared_state.hpp"
 
 namespace penstock::control {
@@ -68,6 +69,9 @@ class Health {
   /// Sets the gauge at once. May be called under the state's lock: it takes only a leaf lock, briefly.
   void circuit_changed(store::SubjectId subject, policy::CircuitBreaker::State state);
 
+  /// Sets the gauge; /health says it.
+  void clock_changed(policy::ClockGuard::Trust trust);
+
   /// `ready` says 503 while draining and while a store lets nothing be admitted; a degraded one is told, with
   /// 200: calls still go through, and every replica would be degraded at once.
   ///
@@ -121,6 +125,7 @@ class Health {
   std::atomic<bool> draining_{false};
   AskStore ask_shared_state_;
   AskStore ask_ledger_;
+  std::atomic<policy::ClockGuard::Trust> clock_{policy::ClockGuard::Trust::trusted};
 
   // Neither lock is ever held while the state is asked: circuit_changed comes under the state's own lock.
   std::mutex mutex_;

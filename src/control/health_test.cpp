@@ -122,6 +122,30 @@ class HealthTest : public testing::Test {
   simdjson::dom::parser parser_;
 };
 
+TEST_F(HealthTest, TellsWhenTheClockIsNotBelieved) {
+  EXPECT_EQ(std::string_view(parsed("/health")["clock"]), "trusted");
+  EXPECT_EQ(metrics_.clock_suspect.with({}).value(), 0);
+  for (const auto trust : {policy::ClockGuard::Trust::suspect, policy::ClockGuard::Trust::refuted}) {
+    health_.clock_changed(trust);
+    EXPECT_EQ(std::string_view(parsed("/health")["clock"]), policy::ClockGuard::to_string(trust));
+    EXPECT_EQ(metrics_.clock_suspect.with({}).value(), 1);
+  }
+  health_.clock_changed(policy::ClockGuard::Trust::trusted);
+  EXPECT_EQ(metrics_.clock_suspect.with({}).value(), 0);
+}
+
+// The limit in force is the view's; until when, and why, while it holds.
+TEST_F(HealthTest, TellsAnOverrideWhileItHolds) {
+  openai().budgets = {budget(BudgetWindow::daily, 50'000'000'000, 0, 0)};
+  openai().budgets[0].spec.temporary = {
+      .limit = {50'000'000'000}, .until = kNewYear + 1h, .reason = "the \"launch\""};
+  EXPECT_EQ(number("/budget/daily_limit_usd"), 50);
+  EXPECT_EQ(std::string_view(of_openai().at_pointer("/budget/daily_override/until")), "2026-01-01T01:00:00Z");
+  EXPECT_EQ(std::string_view(of_openai().at_pointer("/budget/daily_override/reason")), "the \"launch\"");
+  advance(1h);
+  EXPECT_NE(of_openai().at_pointer("/budget/daily_override").error(), simdjson::SUCCESS);
+}
+
 // Probes are written against these bodies.
 TEST_F(HealthTest, AnswersProbes) {
   advance(90s);

@@ -38,7 +38,7 @@ Awaitable<bool> make_attempts(Call& call) {
       attempt.provider = &provider;
       attempt.endpoint = &provider.endpoint_of(call.exchange.request.method, call.path);
       if (number > 1 || target > 0)
-        call.now = read_clocks();  // else next to nothing has passed since the last reading
+        call.now = call.services.clock.now();  // else next to nothing has passed since the last reading
       if (co_await admit(call, attempt, number > 1) == Step::refuse) break;
       call.refusal.reset();
       Attempt& admitted = call.attempts.emplace_back(std::move(attempt));
@@ -66,7 +66,7 @@ Step begin(Call& call) {
 Awaitable<void> run_unmatched(http::Exchange& exchange, Worker& worker) {
   Call call(exchange, worker);
   call.id = {worker.services.epoch, worker.sequence()};
-  call.now = exchange.arrived;
+  call.now = worker.services.clock.at(exchange.arrived.mono);
   if (limit_caller(call) == Step::next)
     call.refusal = Error{.reason = Reason::caller_invalid,
                          .status = 404,
@@ -80,14 +80,14 @@ Awaitable<void> run_unmatched(http::Exchange& exchange, Worker& worker) {
 Awaitable<void> run_call(http::Exchange& exchange, Worker& worker) {
   Call call(exchange, worker);
   call.id = {worker.services.epoch, worker.sequence()};
-  call.now = exchange.arrived;
+  call.now = worker.services.clock.at(exchange.arrived.mono);
   bool answered = false;
   if (begin(call) == Step::next) {
     // Before admission: the body bounds the cost. After authentication: strangers send us nothing.
     Step read = Step::next;
     if (!take_request_body(call)) {
       read = co_await read_request_body(call);
-      call.now = read_clocks();
+      call.now = call.services.clock.now();
     }
     if (read == Step::next) answered = co_await make_attempts(call);
   }

@@ -125,7 +125,10 @@ class Gateway {
   FakeLedger ledger;
   observe::Metrics metrics;
   observe::Log log{-1, observe::Level::error, nullptr};
-  Services services{state, limits, ledger, metrics, log};
+  policy::ClockReading clocks{MonotonicTime{std::chrono::hours{1'000}},
+                              WallTime{std::chrono::hours{500'000}}};
+  GuardedClock clock{[this] { return clocks; }};
+  Services services{state, limits, ledger, metrics, log, clock};
   asio::io_context io{1};
   http::DeadlineWatch watch{io};
   Worker worker{io, watch, services, 0};

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/ids.hpp"
+#include "gateway/guarded_clock.hpp"
 #include "gateway/snapshot.hpp"
 #include "http/client.hpp"
 #include "observe/log.hpp"
@@ -26,6 +27,7 @@ struct Services {
   store::Ledger& ledger;
   observe::Metrics& metrics;
   observe::Log& log;
+  GuardedClock& clock;
   std::uint64_t epoch = 0;  ///< of this process, in every id
   observe::Histogram& overhead = metrics.overhead.with({});
 };

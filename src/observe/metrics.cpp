@@ -307,6 +307,9 @@ Metrics::Metrics()
                   Kind::gauge, {"side"}, kUnits),
       connections_opened("penstock_connections_opened_total", "Connections opened since the start.",
                          Kind::counter, {"side"}, kUnits),
+      clock_suspect("penstock_clock_suspect",
+                    "1 while the wall clock has jumped and is not believed; budgets keep to their windows.",
+                    Kind::gauge, {}, kUnits),
       log_lines_dropped("penstock_log_lines_dropped_total",
                         "Log lines lost because the log could not be written in time.", Kind::counter, {},
                         kUnits),
@@ -323,6 +326,7 @@ Metrics::Metrics()
   ledger_behind.with({});
   journal_lost.with({});
   reservations_expired.with({});
+  clock_suspect.with({});
   log_lines_dropped.with({});
 }
 

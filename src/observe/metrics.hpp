@@ -155,6 +155,7 @@ struct Metrics {
   Family<Counter> reservations_expired;  ///< penstock_reservations_expired_total
   Family<Gauge> connections;             ///< penstock_connections{side}: downstream, upstream
   Family<Counter> connections_opened;    ///< penstock_connections_opened_total{side}
+  Family<Gauge> clock_suspect;           ///< penstock_clock_suspect: 1 while the wall clock is not believed
   Family<Counter> log_lines_dropped;     ///< penstock_log_lines_dropped_total
   Family<Gauge> learned_limit;           ///< penstock_learned_limit{provider,limit_type}
   Family<Gauge> concurrency_limit;       ///< penstock_concurrency_limit{provider}
@@ -170,7 +171,7 @@ struct Metrics {
         f(overhead);
     f(overrun), f(state_degraded), f(journal_sync), f(journal_unapplied), f(ledger_behind), f(journal_lost),
         f(build_info), f(unmetered), f(retries), f(reservations_expired);
-    f(connections), f(connections_opened), f(log_lines_dropped), f(learned_limit), f(concurrency_limit);
+    f(connections), f(connections_opened), f(clock_suspect), f(log_lines_dropped), f(learned_limit), f(concurrency_limit);
   }
 };
 

@@ -13,6 +13,15 @@ nanoseconds distance(nanoseconds a, nanoseconds b) noexcept { return std::chrono
 
 }  // namespace
 
+std::string_view ClockGuard::to_string(Trust trust) noexcept {
+  switch (trust) {
+    case Trust::trusted: return "trusted";
+    case Trust::suspect: return "suspect";
+    case Trust::refuted: return "refuted";
+  }
+  return "trusted";
+}
+
 ClockGuard::ClockGuard(ClockReading first) noexcept
     : last_(first.mono),
       asleep_(first.asleep),

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "base/time.hpp"
 
@@ -37,6 +38,7 @@ using ClockSource = std::uint32_t;
 class ClockGuard {
  public:
   enum class Trust : std::uint8_t { trusted, suspect, refuted };
+  [[nodiscard]] static std::string_view to_string(Trust trust) noexcept;
 
   explicit ClockGuard(ClockReading first) noexcept;
 

@@ -83,6 +83,18 @@ bool media_type_is(std::string_view content_type, std::string_view wanted) noexc
          http::equals_ignoring_case(content_type.substr(0, wanted.size()), wanted);
 }
 
+/// What the provider's clock says, at most once a second: while ours is in doubt.
+void tell_time(const Call& call, const ProviderPlan& provider, const http::ResponseHead& answer,
+               MonotonicTime now) {
+  if (provider.clock_source == 0 || http::find(answer.fields, "age") != nullptr)
+    return;  // Age: out of a cache
+  const http::Field* const date = http::find(answer.fields, http::FieldId::date);
+  if (date == nullptr || now < provider.asked_time.load(std::memory_order_relaxed) + seconds{1}) return;
+  provider.asked_time.store(now, std::memory_order_relaxed);
+  if (const auto said = http::parse_http_date(date->value))
+    call.services.clock.confirm(provider.clock_source, *said, now);
+}
+
 /// One attempt on the wire. Its destructor settles the reservation if nothing else did: also when the
 /// coroutine is destroyed.
 class Forwarding {
@@ -272,7 +284,10 @@ class Forwarding {
     }
     answered_ = true;
     attempt_.status = answer_.status;
-    attempt_.first_byte = std::chrono::steady_clock::now() - attempt_.began;
+    const MonotonicTime now = std::chrono::steady_clock::now();
+    attempt_.first_byte = now - attempt_.began;
+    if (call_.services.clock.wants_sources()) [[unlikely]]
+      tell_time(call_, provider_, answer_, now);
     co_return UpstreamFault::none;
   }
 
