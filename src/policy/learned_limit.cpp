@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace penstock::policy {
 namespace {
@@ -147,7 +148,7 @@ void LearnedLimit::decrease_rate(MonotonicTime now) noexcept {
   rate_after_decrease_ = rate_;
   rate_at_ = decreased_at_ = now;
   decreased_after_ = started_;
-  next_start_ = std::max(next_start_, now);
+  next_start_ = std::max(next_start_, now + burst());  // nothing was saved up
   is_open_ = false;
 }
 
@@ -164,11 +165,13 @@ void LearnedLimit::advance_rate(MonotonicTime now) noexcept {
 nanoseconds LearnedLimit::rate_wait(MonotonicTime now) noexcept {
   advance_rate(now);
   if (rate_ == 0) return nanoseconds{0};
-  const double interval = kNanosecondsPerSecond / rate_;
-  const double ahead = static_cast<double>((next_start_ - now).count());
-  const double allowed = interval * (std::max(1.0, rate_ * kBurstSeconds) - 1);
-  if (ahead <= allowed) return nanoseconds{0};
-  return wait_of(ahead - allowed, kMaxHold);
+  return std::clamp(next_start_ - now - burst(), nanoseconds{0}, nanoseconds{kMaxHold});
+}
+
+/// How far ahead of its time a start may be.
+nanoseconds LearnedLimit::burst() const noexcept {
+  const double starts = std::max(1.0, rate_ * kBurstSeconds) - 1;
+  return nanoseconds{static_cast<std::int64_t>(starts / rate_ * kNanosecondsPerSecond)};
 }
 
 // ---- all
@@ -228,9 +231,10 @@ void LearnedLimit::refused(const Ticket& ticket, const LimitSigns& signs, Monoto
   else if (signs.retry_after)
     hold(std::clamp(*signs.retry_after, nanoseconds{0}, nanoseconds{kMaxHold}), signs.random, now);
   if (is_explained) return;
-  if (half_.started + half_before_.started >= kMinMeasured) {
-    // Those that started before the last decrease had no chance to heed it: once per round trip.
-    if (ticket.sequence > decreased_after_) decrease_rate(now);
+  if (std::cmp_greater_equal(half_.started + half_before_.started, kMinMeasured)) {
+    // Those that started before the last decrease had no chance to heed it, and the next few find a bucket
+    // that is still empty: once per round trip and so many starts.
+    if (decreased_after_ == 0 || ticket.sequence > decreased_after_ + kMinMeasured) decrease_rate(now);
   } else if (!signs.retry_after) {
     hold(nanoseconds{0}, 0, now);
     held_until_ = std::max(held_until_, now + kBlindHold);

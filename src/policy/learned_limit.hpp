@@ -51,7 +51,7 @@ class LearnedLimit {
   /// After a refusal that tells no time, where nothing is known about the rate.
   static constexpr seconds kBlindHold{1};
   /// Fewer attempts than this tell no rate.
-  static constexpr std::int64_t kMinMeasured = 5;
+  static constexpr std::uint64_t kMinMeasured = 5;
   /// A rate that met no refusal for so long is forgotten.
   static constexpr std::chrono::minutes kRateKept{10};
 
@@ -105,6 +105,7 @@ class LearnedLimit {
   [[nodiscard]] nanoseconds rate_wait(MonotonicTime now) noexcept;
   void refused(const Ticket& ticket, const LimitSigns& signs, MonotonicTime now) noexcept;
   void hold(nanoseconds wait, std::uint64_t random, MonotonicTime now) noexcept;
+  [[nodiscard]] nanoseconds burst() const noexcept;
   void decrease_rate(MonotonicTime now) noexcept;
   void advance_rate(MonotonicTime now) noexcept;
   void count_start(MonotonicTime now) noexcept;

