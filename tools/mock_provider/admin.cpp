@@ -48,14 +48,15 @@ std::string read_limits(const CallReader::Members& members, LimitSettings& setti
     else if (key == "match")
       good = true;
     else if (key == "style")
-      good = value == "openai" || value == "anthropic" || value == "github";
+      good = value == "openai" || value == "anthropic" || value == "github" || value == "silent";
     if (!good) return key;
     if (key == "status") settings.status = static_cast<int>(status);
     if (key == "match") settings.match = value;
     if (key == "style")
       settings.style = value == "openai"      ? LimitStyle::openai
                        : value == "anthropic" ? LimitStyle::anthropic
-                                              : LimitStyle::github;
+                       : value == "github"    ? LimitStyle::github
+                                              : LimitStyle::silent;
   }
   return {};
 }

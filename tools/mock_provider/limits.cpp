@@ -123,6 +123,7 @@ RateLimits::Verdict RateLimits::take(std::string_view credential, std::int64_t t
              "\r\nx-ratelimit-resource: core\r\n");
       break;
     }
+    case LimitStyle::silent: return verdict;
   }
   if (!verdict.admitted) {
     append(headers, "retry-after: ", (verdict.wait_ns + kSecondNs - 1) / kSecondNs, "\r\n");

@@ -37,7 +37,7 @@ class TokenBucket {
   std::int64_t per_minute_, level_, filled_at_;
 };
 
-enum class LimitStyle : std::uint8_t { openai, anthropic, github };
+enum class LimitStyle : std::uint8_t { openai, anthropic, github, silent };  // silent: no word of it
 
 struct LimitSettings {
   std::int64_t requests_per_minute = 0;  // 0: no such limit
