@@ -6,6 +6,19 @@
 namespace penstock::gateway {
 namespace {
 
+/// Stays the same over reloads, so that what was learned is found again.
+std::uint32_t limit_class(std::string_view kind, std::string_view name) {
+  return static_cast<std::uint32_t>(std::hash<std::string>{}(std::string(kind).append(name)));
+}
+
+policy::GateSpec gate_of(const config::Provider& provider) {
+  using Adaptive = config::AdaptiveConcurrency;
+  const bool is_limited = !provider.limits.empty() || provider.concurrency.has_value();
+  return {.learns_limits = provider.learn_limits,
+          .adapts_concurrency = provider.adaptive_concurrency == Adaptive::always ||
+                                (provider.adaptive_concurrency == Adaptive::automatic && !is_limited)};
+}
+
 bool has_unit_pointers(const policy::PriceList& prices) {
   return std::ranges::any_of(prices.units,
                              [](const policy::UnitPrice& unit) { return !unit.pointer.empty(); });
@@ -16,6 +29,7 @@ void fill_endpoint(EndpointPlan& plan, const config::Provider& provider, const c
   plan.name = Name(endpoint == nullptr ? "other" : std::string_view(endpoint->name));
   plan.config = endpoint;
   plan.prices = endpoint != nullptr && endpoint->prices ? &*endpoint->prices : &provider.prices;
+  plan.limit_class = limit_class("endpoint ", plan.name.view());
   plan.label = "/p/" + provider.name + "/" + std::string(plan.name.view());
   plan.reads_request = plan.prices->has_models();
   plan.reads_answer = plan.prices->has_models() || has_unit_pointers(*plan.prices);
@@ -66,6 +80,7 @@ void add_models(ProviderPlan& plan, const policy::PriceList& prices) {
     if (!place) place = std::make_unique<ModelPlan>();
     place->name = Name(name);
     place->price = &price;
+    place->limit_class = limit_class("model ", name);
   };
   for (const auto& [name, price] : prices.models) add(name, price);
   if (prices.default_model) add("other", *prices.default_model);
@@ -141,6 +156,7 @@ Result<std::shared_ptr<const Snapshot>> Snapshot::make(config::Config given, sto
     auto spec = subject_of(store::SubjectKind::provider, provider);
     spec.circuit = provider.circuit;
     spec.retry = provider.retry;
+    spec.gate = plan.gate = gate_of(provider);
     subjects.add(std::move(spec), [&plan](store::SubjectId id) { plan.subject = id; });
     for (const config::Endpoint& endpoint : provider.endpoints) {
       EndpointPlan& made = plan.endpoints.emplace_back();

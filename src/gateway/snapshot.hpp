@@ -31,6 +31,7 @@ struct ProviderPlan;
 struct ModelPlan {
   Name name;  ///< the price entry's name: a closed set, unlike what callers type
   const policy::ModelPrice* price = nullptr;
+  std::uint32_t limit_class = 0;  ///< providers limit models apart
   mutable SeriesByNumber<observe::Counter, 4> tokens;
 };
 
@@ -40,6 +41,7 @@ struct EndpointPlan {
   const policy::PriceList* prices = nullptr;
   std::string label;                        ///< of http_request_duration_seconds: "/p/openai/chat"
   std::optional<store::SubjectId> subject;  ///< where it has limits
+  std::uint32_t limit_class = 0;            ///< where no model is known
   bool reads_request = false;               ///< the body bounds the cost: it is read whole before admission
   bool reads_answer = false;                ///< the body tells the cost
   observe::Histogram* duration = nullptr;
@@ -61,6 +63,10 @@ struct ProviderPlan {
   nanoseconds lease{};
   policy::ClockSource clock_source = 0;  ///< its `Date` tells the time where ours is in doubt; 0: not asked
   mutable std::atomic<MonotonicTime> asked_time{};
+  policy::GateSpec gate;
+  /// Until then (steady clock, ns) every answer is told to the state, not only those that speak of limits: a
+  /// hold waits for the first good one.
+  mutable std::atomic<std::int64_t> attentive_until{0};
   observe::Counter* admitted = nullptr;
   observe::Counter* credit_actual = nullptr;
   observe::Counter* credit_estimated = nullptr;

@@ -1,5 +1,7 @@
 #include "gateway/snapshot.hpp"
 
+#include <set>
+
 #include "gateway/testing.hpp"
 
 namespace penstock::gateway {
@@ -54,6 +56,32 @@ class SnapshotTest : public ::testing::Test {
     throw std::out_of_range("no such key");
   }
 };
+
+// Concurrency adapts by itself only where the operator has bounded nothing.
+TEST(SnapshotGateTest, WhatIsHeededFollowsTheConfiguration) {
+  const auto gate = [](std::string_view fields) {
+    const Gateway gateway("providers: {p: {base_url: https://a.com" + std::string(fields) + "}}");
+    const policy::GateSpec spec = gateway.provider("p").gate;
+    EXPECT_EQ(gateway.state.declared.at(0).gate, spec);
+    return std::string(spec.learns_limits ? "learns" : "") + (spec.adapts_concurrency ? " adapts" : "");
+  };
+  EXPECT_EQ(gate(""), "learns adapts");
+  EXPECT_EQ(gate(", limits: [5/minute]"), "learns");
+  EXPECT_EQ(gate(", concurrency: 5"), "learns");
+  EXPECT_EQ(gate(", concurrency: 5, adaptive_concurrency: always"), "learns adapts");
+  EXPECT_EQ(gate(", learn_limits: false, adaptive_concurrency: never"), "");
+}
+
+// Providers count models apart; where none is known, endpoints stand for them.
+TEST_F(SnapshotTest, ModelsAndEndpointsAreLimitClassesOfTheirOwn) {
+  const ProviderPlan& provider = gateway_.provider("p");
+  std::set<std::uint32_t> classes;
+  for (const EndpointPlan& plan : provider.endpoints) classes.insert(plan.limit_class);
+  for (const auto& [price, model] : provider.models) classes.insert(model->limit_class);
+  EXPECT_EQ(classes.size(), provider.endpoints.size() + 3);
+  const Gateway again{kConfig};
+  EXPECT_EQ(again.provider("p").endpoints[0].limit_class, provider.endpoints[0].limit_class);
+}
 
 // An attempt pays for every subject that it names: only those that can say no are declared.
 TEST_F(SnapshotTest, DeclaresProvidersAndWhatHasABudgetOrLimit) {

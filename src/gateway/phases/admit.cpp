@@ -92,13 +92,16 @@ Awaitable<Step> admit(Call& call, Attempt& attempt, bool is_retry) {
 
   attempt.id = {call.services.epoch, call.worker.sequence()};
   attempt.began = call.now.mono;
-  const store::ReservationRequest request{.id = attempt.id,
-                                          .subjects = subjects,
-                                          .estimate = attempt.estimate,
-                                          .tokens = attempt.bound.input_tokens + attempt.bound.output_tokens,
-                                          .lease = attempt.provider->lease,
-                                          .is_retry = is_retry,
-                                          .now = call.now};
+  const store::ReservationRequest request{
+      .id = attempt.id,
+      .subjects = subjects,
+      .estimate = attempt.estimate,
+      .tokens = attempt.bound.input_tokens + attempt.bound.output_tokens,
+      .lease = attempt.provider->lease,
+      .is_retry = is_retry,
+      .now = call.now,
+      .limit_class = attempt.model != nullptr ? attempt.model->limit_class : attempt.endpoint->limit_class,
+      .input_tokens = attempt.bound.input_tokens};
   const auto held = co_await call.services.state.reserve(request);
   if (held) {
     attempt.provider->admitted->add();

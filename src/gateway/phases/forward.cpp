@@ -4,6 +4,7 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "gateway/meter/refusal_reader.hpp"
 #include "gateway/meter/usage_reader.hpp"
 #include "gateway/phases/forward_request.hpp"
 #include "gateway/phases/phases.hpp"
@@ -18,6 +19,8 @@ using Piece = http::UpstreamConnection::Piece;
 /// A provider's Retry-After holds admission back for at most so long: a wrong value must not stop a provider
 /// for good.
 constexpr std::chrono::minutes kMaxPause{10};
+/// After a refusal every good answer is news for so long beyond its Retry-After: it may be a probe's.
+constexpr std::chrono::minutes kAttentive{2};
 /// Interim heads that wait for the caller, in bytes; further ones are dropped (RFC 9110 15.2: they are
 /// hints).
 constexpr std::size_t kMaxInterims = 64 * 1024;
@@ -316,6 +319,8 @@ class Forwarding {
     call_.refusal = fault_error(fault, provider_.config->name, detail_);
     attempt_.reason = call_.refusal->reason;
     if (sent_) charge_unknown();
+    if (sent_ && fault == UpstreamFault::timeout && provider_.gate.adapts_concurrency)
+      tell({.answer = policy::LimitSigns::Answer::overloaded, .readings = {}, .retry_after = {}});
     settle_as(CircuitOutcome::failure);
     (void)decision_.may_follow(!sent_, std::nullopt);
     return Outcome::failed;
@@ -335,6 +340,99 @@ class Forwarding {
     return ms ? std::optional<nanoseconds>{milliseconds{*ms}} : std::nullopt;
   }
 
+  /// What the head says about the provider's limits: one pass over the fields, where they are heeded at all.
+  policy::LimitSigns signs_in_head(std::optional<nanoseconds> after) const {
+    using Answer = policy::LimitSigns::Answer;
+    policy::LimitSigns signs{.answer = Answer::other, .readings = {}, .retry_after = after};
+    if (provider_.gate.learns_limits) {
+      std::optional<policy::LimitHeaders> headers;
+      for (const http::Field& field : answer_.fields) {
+        if (field.id != http::FieldId::other || !policy::LimitHeaders::concerns(field.name)) continue;
+        if (!headers) headers.emplace();
+        headers->add(field.name, field.value);
+      }
+      if (headers) signs.readings = headers->readings(provider_clock());
+    }
+    const auto& requests = signs.readings[static_cast<std::size_t>(policy::LimitDimension::requests)];
+    if (answer_.status == 429 ||
+        (answer_.status == 403 && (after || (requests && requests->remaining == 0))))  // GitHub
+      signs.answer = Answer::rate_limited;
+    else if (answer_.status == 529)
+      signs.answer = Answer::overloaded;
+    else if (answer_.status < 400)
+      signs.answer = Answer::good;
+    return signs;
+  }
+
+  /// Times of day in its fields are by its own clock, which the same answer tells.
+  WallTime provider_clock() const {
+    const http::Field* const date = http::find(answer_.fields, http::FieldId::date);
+    const auto told = date == nullptr ? std::nullopt : http::parse_http_date(date->value);
+    return told ? WallTime{seconds{*told}} : WallTime{std::chrono::system_clock::now()};
+  }
+
+  /// A body that may say more than its head does.
+  bool looks_into_refusal() const {
+    if (answer_.status != 429 || !provider_.gate.learns_limits) return false;
+    const http::Field* const type = http::find(answer_.fields, http::FieldId::content_type);
+    return type != nullptr && media_type_is(type->value, "application/json");
+  }
+
+  void heed_refusal(const Piece& body, policy::LimitSigns& signs, std::optional<nanoseconds>& after) {
+    if (!body.done) return;
+    const RefusalFacts facts = read_refusal(body.data);
+    if (facts.is_quota_exhausted) {
+      attempt_.reason = Reason::provider_quota_exhausted;
+      signs.answer = policy::LimitSigns::Answer::other;
+    }
+    signs.is_daily = facts.is_daily;
+    if (!after) after = signs.retry_after = facts.retry_after;
+  }
+
+  /// The body is read into the buffer that the fields are views of: they get a copy of their own.
+  void keep_head() {
+    std::size_t size = 0;
+    for (const http::Field& field : answer_.fields) size += field.name.size() + field.value.size();
+    kept_head_.reserve(size);
+    const auto keep = [&](std::string_view& text) {
+      const std::size_t at = kept_head_.size();
+      kept_head_.append(text);
+      text = std::string_view(kept_head_).substr(at);
+    };
+    for (http::Field& field : answer_.fields) {
+      keep(field.name);
+      keep(field.value);
+    }
+  }
+
+  /// Tells the state what is news: limits, refusals, and for a while after those the good answers.
+  void learn(policy::LimitSigns& signs) {
+    using Answer = policy::LimitSigns::Answer;
+    const MonotonicTime now = attempt_.began + attempt_.first_byte;
+    const bool is_refusal = signs.answer == Answer::rate_limited;
+    if (is_refusal && attempt_.reason == Reason::provider_credential_rejected)
+      attempt_.reason = Reason::provider_rate_limited;
+    if (is_refusal && signs.retry_after && !provider_.gate.learns_limits)
+      call_.services.state.pause(provider_.subject,
+                                 now + std::min<nanoseconds>(*signs.retry_after, kMaxPause));
+    if (!provider_.gate.learns_limits && !provider_.gate.adapts_concurrency) return;
+    auto& attentive = provider_.attentive_until;
+    if (is_refusal) {
+      const auto until =
+          now + std::min<nanoseconds>(signs.retry_after.value_or(nanoseconds{0}), kMaxPause) + kAttentive;
+      attentive.store(until.time_since_epoch().count(), std::memory_order_relaxed);
+      signs.random = call_.worker.random();
+    }
+    const bool tells = std::ranges::any_of(signs.readings, [](const auto& each) { return each.has_value(); });
+    if (is_refusal || tells || signs.answer == Answer::overloaded ||
+        now.time_since_epoch().count() < attentive.load(std::memory_order_relaxed))
+      tell(signs);
+  }
+
+  void tell(const policy::LimitSigns& signs) {
+    call_.services.state.learn({.id = attempt_.id, .signs = signs, .now = std::chrono::steady_clock::now()});
+  }
+
   UsageReader::Format answer_format() const noexcept {
     if (answer_.status >= 400 || answer_.body == http::BodyKind::none) return UsageReader::Format::none;
     const http::Field* const encoding = http::find(answer_.fields, http::FieldId::content_encoding);
@@ -348,10 +446,20 @@ class Forwarding {
 
   Awaitable<Outcome> pass_on() {
     attempt_.reason = reason_of(answer_.status);
-    const auto after = retry_after();
-    if (answer_.status == 429 && after)
-      call_.services.state.pause(provider_.subject,
-                                 std::chrono::steady_clock::now() + std::min<nanoseconds>(*after, kMaxPause));
+    auto after = retry_after();
+    policy::LimitSigns signs = signs_in_head(after);
+    Piece piece;
+    std::string collected;
+    const bool is_refusal = looks_into_refusal();
+    if (is_refusal) {
+      piece = connection_->buffered_body();
+      if (!piece.done) {
+        keep_head();
+        if (!co_await collect(piece, collected, kMaxRefusalBody)) co_return fail(collect_fault_);
+      }
+      heed_refusal(piece, signs, after);
+    }
+    learn(signs);
     if (answer_.status >= 400 && decision_.may_replace(answer_.status, after)) {
       call_.refusal =
           Error{.reason = attempt_.reason.value_or(Reason::provider_error),
@@ -363,8 +471,8 @@ class Forwarding {
       charge_failure();
       settle_as(circuit_outcome(answer_.status));
       // A short answer is read so that the connection can be kept.
-      if (Piece rest = connection_->buffered_body(); rest.done)
-        pool_->release(std::move(connection_), attempt_.began + attempt_.duration);
+      if (!is_refusal) piece = connection_->buffered_body();
+      if (piece.done) pool_->release(std::move(connection_), attempt_.began + attempt_.duration);
       co_return Outcome::failed;
     }
     // Failures are charged by their status alone.
@@ -377,8 +485,6 @@ class Forwarding {
         exchange_.request.method == "HEAD" || answer_.status == 204 || answer_.status == 304;
     begin_answer();
 
-    std::string collected;
-    Piece piece;
     if (bodiless) {
       conclude(meter, true);
       append_cost();
@@ -391,10 +497,11 @@ class Forwarding {
       co_return Outcome::replied;
     }
 
-    piece = connection_->buffered_body();
+    if (!is_refusal) piece = connection_->buffered_body();
     if (format == UsageReader::Format::json) {
       // The cost stands in the head, so the answer is collected first, up to a bound.
-      if (!piece.done && !co_await collect(piece, collected)) co_return fail(collect_fault_);
+      if (!piece.done && !co_await collect(piece, collected, provider_.config->max_metered_bytes))
+        co_return fail(collect_fault_);
       if (piece.done) {
         meter.feed(piece.data);
         conclude(meter, true);
@@ -441,11 +548,10 @@ class Forwarding {
     http::append_field(exchange_.head(), "Penstock-Cost", {cost, format_usd_to(call_.cost(), cost)});
   }
 
-  /// Reads on until the answer is whole (piece.done: in `piece`) or larger than what is collected (then what
-  /// there is).
-  Awaitable<bool> collect(Piece& piece, std::string& collected) {
+  /// Reads on until the answer is whole (piece.done: in `piece`) or larger than `most` (then what there is).
+  Awaitable<bool> collect(Piece& piece, std::string& collected, std::uint64_t most) {
     if (answer_.body == http::BodyKind::length) {
-      if (answer_.content_length > provider_.config->max_metered_bytes) co_return true;
+      if (answer_.content_length > most) co_return true;
       collected.reserve(answer_.content_length);
     }
     for (;;) {
@@ -456,7 +562,7 @@ class Forwarding {
         exchange_.abandon_response();
         co_return false;
       }
-      if (piece.done || collected.size() > provider_.config->max_metered_bytes) break;
+      if (piece.done || collected.size() > most) break;
       piece = co_await connection_->read_body(next_deadline());
     }
     piece.data = collected;
@@ -642,6 +748,7 @@ class Forwarding {
   std::string detail_;
   UpstreamFault collect_fault_ = UpstreamFault::none;
   http::BodyFault caller_fault_ = http::BodyFault::none;
+  std::string kept_head_;
   std::string interims_;  // heads that wait to be passed on
   bool usage_injected_ = false;
   bool answered_ = false;        // the final head is read

@@ -9,7 +9,9 @@ bool RetryDecision::may_follow(bool unsent, std::optional<nanoseconds> retry_aft
   const policy::RetrySpec& spec = attempt_.provider->config->retry;
   const bool safe = unsent || spec.unsafe_methods || policy::is_idempotent(call_.exchange.request.method);
   const bool in_time = !retry_after || *retry_after <= nanoseconds{spec.max_backoff};
-  if (safe && in_time && attempts_at_target_ < spec.max_attempts) {
+  // The account is used up: no waiting mends that.
+  const bool helps = attempt_.reason != Reason::provider_quota_exhausted;
+  if (safe && in_time && helps && attempts_at_target_ < spec.max_attempts) {
     if (call_.services.state.try_retry(attempt_.provider->subject, std::chrono::steady_clock::now())) {
       attempt_.provider->retried->add();
       wait_ = policy::backoff_before(attempts_at_target_, spec, call_.worker.random(), retry_after);
