@@ -230,7 +230,7 @@ def test_a_429_pauses_the_provider_and_does_not_open_its_circuit(start_gateway, 
     assert first.headers["Retry-After"] == "2"
     paused = gateway.get("/p/mock/anything")
     assert (paused.status_code, paused.headers["Penstock-Reason"]) == (429, "policy_rate_limited")
-    assert int(paused.headers["Retry-After"]) in (1, 2)
+    assert int(paused.headers["Retry-After"]) in (1, 2, 3)  # with up to a tenth, so that not all come at once
     assert gateway.metric("external_api_circuit_breaker_state", provider="mock") == 0
     until(lambda: gateway.get("/p/mock/anything").status_code == 200)
     first, second = (entry["start_ns"] for entry in mock.log())
