@@ -42,6 +42,7 @@ void state_reserve_and_settle(benchmark::State& bench) {
   std::vector<SubjectSpec> specs{named(SubjectKind::provider, "provider"), named(SubjectKind::team, "team")};
   specs.front().circuit = policy::CircuitSpec{};
   specs.front().retry = policy::RetrySpec{};
+  specs.front().gate = {.learns_limits = true, .adapts_concurrency = true};
   for (std::size_t i = 0; i < consumers; ++i)
     specs.push_back(named(SubjectKind::consumer, "consumer-" + std::to_string(i)));
   MemoryState state;
