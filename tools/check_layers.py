@@ -28,7 +28,8 @@ ALLOWED = {
     "gateway": ["base", "policy", "vector", "observe", "config", "http", "store"],
     "control": ["base", "policy", "vector", "observe", "config", "http", "store"],
 }
-TESTS_ONLY = {"store/contract"}  # the contract of a backend, which the backends' own tests include
+# The contract of a backend, which the backends' own tests include; and the simplest backend, for what decorates one.
+TESTS_ONLY = {"store/contract", "store/memory"}
 ANYTHING = {"app"}  # the wiring: it alone names backends
 
 # Pure folders: no socket, coroutine, thread, lock or log, whatever it comes from.

@@ -98,6 +98,8 @@ class Journal {
   [[nodiscard]] std::uint64_t unapplied_bytes();
   [[nodiscard]] std::uint64_t reserves() const noexcept { return reserves_.load(); }  ///< appended so far
 
+  /// Ends the journal for good: it cannot be read back, or not be written.
+  void fail(const Error& error);
   [[nodiscard]] bool has_failed() const noexcept { return shared_.failed.load(); }
   /// Why there is no spare segment; empty: nothing is wrong.
   [[nodiscard]] std::string space_error() const;
@@ -117,7 +119,6 @@ class Journal {
   template <class Body>
   std::optional<Appended> append(Lane::Room room, Lane::Through through, Body&& body) noexcept;
   void mark_dirty() noexcept;
-  void fail(const Error& error);
   void run();
   void tick();
   void answer_waiters();
