@@ -1,6 +1,8 @@
 #include "store/journal/data_directory.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <cstring>

@@ -1,5 +1,7 @@
 #include "store/journal/fold.hpp"
 
+#include <algorithm>
+
 namespace penstock::store {
 
 void Fold::set_open(std::vector<AttemptEntry> open) {

@@ -1,5 +1,8 @@
 #include "store/journal/frame.hpp"
 
+#include <algorithm>
+#include <cstring>
+
 #include "store/journal/crc32c.hpp"
 
 namespace penstock::store {

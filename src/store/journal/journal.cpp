@@ -1,5 +1,8 @@
 #include "store/journal/journal.hpp"
 
+#include <algorithm>
+#include <array>
+
 #include <boost/container/small_vector.hpp>
 
 namespace penstock::store {

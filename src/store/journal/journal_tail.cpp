@@ -1,5 +1,8 @@
 #include "store/journal/journal_tail.hpp"
 
+#include <algorithm>
+#include <limits>
+
 namespace penstock::store {
 
 JournalTail::JournalTail(const Journal& journal) : journal_(journal) {}

@@ -1,5 +1,7 @@
 #include "store/journal/journaled_state.hpp"
 
+#include <array>
+
 namespace penstock::store {
 namespace {
 

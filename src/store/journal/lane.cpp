@@ -1,5 +1,6 @@
 #include "store/journal/lane.hpp"
 
+#include <algorithm>
 #include <cerrno>
 
 namespace penstock::store {

@@ -1,5 +1,7 @@
 #include "store/journal/ledger_writer.hpp"
 
+#include <algorithm>
+
 namespace penstock::store {
 namespace {
 

@@ -1,5 +1,7 @@
 #include "store/journal/record.hpp"
 
+#include <algorithm>
+
 namespace penstock::store {
 namespace {
 

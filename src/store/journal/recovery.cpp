@@ -1,5 +1,7 @@
 #include "store/journal/recovery.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <optional>
 #include <vector>
 

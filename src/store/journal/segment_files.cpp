@@ -1,5 +1,6 @@
 #include "store/journal/segment_files.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdio>
