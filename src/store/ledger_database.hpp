@@ -96,16 +96,22 @@ struct LedgerAudit {
 /// writer; everything else from any thread. Errors carry the database's text as detail, never a password.
 class LedgerDatabase : public History {
  public:
-  /// Connects and brings the schema up to date. May be called again after an error.
-  /// Errors: unreachable; a schema that is newer than this program; another replica with the same name runs.
+  /// Connects and brings the schema up to date. May be called again after an error, also while other threads
+  /// read.
+  /// Errors: policy_state_unavailable  unreachable: may be asked again
+  ///         gateway_error             a schema that is newer than this program; another replica with the
+  ///         same
+  ///                                   name runs
   [[nodiscard]] virtual Result<void> open() = 0;
 
   /// Of this replica: how far its journal is applied, and the attempts that are open there.
   [[nodiscard]] virtual Result<std::vector<JournalPosition>> positions() = 0;
   [[nodiscard]] virtual Result<std::vector<AttemptEntry>> open_attempts() = 0;
 
-  /// One transaction. After an error nothing of it is applied, and the same batch may come again; a batch
-  /// whose answer was lost is recognised by its attempts' ids and its positions.
+  /// One transaction, safe on the disk when this returns: the journal behind it is deleted then. After an
+  /// error nothing of it is applied, and the same batch may come again; a batch whose answer was lost is
+  /// recognised by its positions, which no two batches share. A batch without positions ends attempts of a
+  /// dead process; after an error open_attempts() is asked again.
   [[nodiscard]] virtual Result<void> apply(const LedgerBatch& batch) = 0;
 
   /// Newest first.
