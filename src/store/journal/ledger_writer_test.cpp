@@ -290,7 +290,7 @@ TEST_F(LedgerWriterTest, WhateverFailsEverythingIsAppliedExactlyOnce) {
   });
 }
 
-// One thread reserves, another one settles, each in a lane of its own: no ending is read before its
+// Two threads, each in a lane of its own, settle what the other one reserved: no ending is read before its
 // reservation.
 TEST_F(LedgerWriterTest, LanesAreReadInTheOrderOfWhatHappened) {
   JournalOptions two = small();
@@ -302,27 +302,30 @@ TEST_F(LedgerWriterTest, LanesAreReadInTheOrderOfWhatHappened) {
   writer_ = std::make_unique<LedgerWriter>(*journal_, database_, tiny);
   ASSERT_TRUE(writer_->recover(kNoon));
   writer_->start();
-  constexpr std::uint64_t kAttempts = 3'000;
-  std::atomic<std::uint64_t> reserved{0};
-  std::thread reserves([&] {
-    for (std::uint64_t id = 1; id <= kAttempts; ++id) {
-      if (!reserve(id)) ADD_FAILURE() << id;
-      reserved = testing::Test::HasFailure() ? kAttempts : id;
-      if (testing::Test::HasFailure()) return;
+  constexpr std::uint64_t kEach = 4'000;
+  std::array<std::atomic<std::uint64_t>, 2> reserved{};
+  std::atomic<int> working{2};
+  const auto work = [&](std::uint64_t own) {
+    const std::uint64_t other = 1 - own;
+    std::uint64_t settled = 0;
+    for (std::uint64_t id = 1; settled < kEach && !HasFailure();) {
+      if (id <= kEach) {
+        if (!reserve(2 * id + own)) ADD_FAILURE() << id;
+        reserved[own] = id++;
+      }
+      while (settled < reserved[other])
+        if (!settle(2 * ++settled + other, 1)) ADD_FAILURE() << settled;
     }
-  });
-  std::thread settles([&] {
-    for (std::uint64_t id = 1; id <= kAttempts; ++id) {
-      while (reserved < id) std::this_thread::yield();
-      EXPECT_TRUE(settle(id, 1));
-    }
-  });
-  while (reserved < kAttempts) EXPECT_TRUE(catch_up());
-  reserves.join();
-  settles.join();
+    --working;
+  };
+  std::thread even(work, 0);
+  std::thread odd(work, 1);
+  while (working > 0) EXPECT_TRUE(catch_up());
+  even.join();
+  odd.join();
   EXPECT_TRUE(catch_up());
   EXPECT_EQ(writer_->status({}).ignored, 0U);
-  EXPECT_EQ(database_.total_of_attempts(), static_cast<std::int64_t>(kAttempts));
+  EXPECT_EQ(database_.total_of_attempts(), static_cast<std::int64_t>(2 * kEach));
   EXPECT_TRUE(database_.mistakes.empty());
 }
 
