@@ -167,15 +167,15 @@ local function rebase(budget, learnt)
 end
 
 -- KEYS: m, r:<attempt>, rx, subjects...
--- ARGV: epoch, replica, mono, wall, estimate, tokens, lease, mode (0: ask; 1: adopt what was admitted elsewhere, without
--- asking), reserved at (wall, adopt only), then for each subject: concurrency (-1: none), is a provider, budgets,
+-- ARGV: epoch, replica, mono, wall, estimate, tokens, lease, mode (0: ask; 1: adopt what was admitted without this
+-- server; 2: and its limits are published already), reserved at (wall, adopt only), then for each subject: concurrency (-1: none), is a provider, budgets,
 -- [id, limit, is hard, window start, end], limits, [id, amount, counts tokens, bucket length].
 -- Reply: code, wall; DENIED: subject (from 0), 1 for a budget or 2 for limits, retry after (-1: never).
 local function reserve(keys, args)
   local meta = redis.call('HMGET', keys[1], 'epoch', 'learn')
   local mono, wall = clock(args)
   if meta[1] ~= args[1] then return {NEW_EPOCH, wall} end
-  local adopts = args[8] == '1'
+  local adopts, is_counted = args[8] ~= '0', args[8] == '2'
   local held = redis.call('GET', keys[2])
   if held == 'T' then return {ENDED, wall} end
   if held then
@@ -242,7 +242,7 @@ local function reserve(keys, args)
       local limit = advanced(ring, before, math.floor(mono / length))
       limit.id, limit.ring, limit.before, limit.amount, limit.length = args[p], ring, before, amount, length
       limit.tokens = args[p + 2] == '1'
-      limit.cost = limit.tokens and tokens or 1
+      limit.cost = is_counted and 0 or limit.tokens and tokens or 1
       subject.limits[l] = limit
       value = value + 1
     end

@@ -159,6 +159,7 @@ struct Own {
   bool is_asked = false;     ///< the server may have it
   bool is_held = false;      ///< the server said so, in this epoch
   bool is_admitted = false;  ///< it runs
+  bool is_counted = false;   ///< what was published of its subjects' limits has it already
   bool is_sending = false;   ///< its settlement is on the way
   std::optional<Settlement> end;
 };
@@ -408,7 +409,7 @@ std::string RedisState::Impl::reserve_command(const Own& own, Mode mode, Now now
   number(own.estimate.count);
   number(own.tokens);
   number(adopts ? std::max<std::int64_t>(0, micros(own.lease_end - now.mono)) : micros(own.lease));
-  number(adopts ? 1 : 0);
+  number(!adopts ? 0 : own.is_counted ? 2 : 1);
   number(adopts ? micros(own.reserved_at) : 0);
   for (std::size_t i = 0; i < own.size; ++i) {
     const SubjectPlan& subject = subject_at(i);
@@ -479,6 +480,7 @@ RedisState::Impl::OpenHolds RedisState::Impl::open_holds(WallTime wall, bool fol
                                [](const auto& each) { return each.second->end && each.second->is_admitted; });
   for (const auto& [id, own] : own_) {
     if (!own->is_admitted) continue;
+    if (folds_ended) own->is_counted = true;
     for (std::size_t i = 0; i < own->size; ++i)
       for (const BudgetPlan& budget : own->subjects[i]->budgets) {
         if (own->reserved_at < window(budget.spec, wall).start) continue;
@@ -897,6 +899,7 @@ bool RedisState::Impl::adopt(bool all) {
     for (std::size_t i = first; i < last; ++i) {
       const Code code = code_of(replies[i - first]);
       if (code == Code::no_answer || code == Code::new_epoch) return false;
+      wanted[i]->is_counted = false;
       wanted[i]->is_held = code == Code::ok || code == Code::duplicate;
     }
   }
