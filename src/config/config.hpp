@@ -228,9 +228,25 @@ struct Log {
   CallLog calls = CallLog::all;
 };
 
+/// What a replica does with limits while the shared state is gone.
+enum class OnLost : std::uint8_t { share, closed };
+
+/// Where counters, holds and limits live. Without `redis`: in this process.
+struct State {
+  std::string redis;  ///< redis://host:port/database or rediss://…, without user and password; empty: none
+  std::string user;   ///< empty: the server's default user
+  Secret password;
+  std::string domain = "default";  ///< replicas of one domain share
+  std::string replica;  ///< stays the same over restarts, differs between replicas; empty: the host's name
+  OnLost on_lost = OnLost::share;
+  milliseconds timeout{250};    ///< of one command
+  bool allow_volatile = false;  ///< hard budgets although the server may forget them
+};
+
 struct Config {
   Listen listen;
   Log log;
+  State state;
   Inbound inbound;
   Ledger ledger;
   std::vector<Network> trusted_proxies;

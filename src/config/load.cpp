@@ -42,6 +42,7 @@ void read_config(Reader& reader, const Node& root, Config& out) {
   Fields fields(reader, root, kConfig, "the file");
   if (const Node* node = fields.find("listen")) read_listen(reader, *node, out.listen);
   if (const Node* node = fields.find("log")) read_log(reader, *node, out.log);
+  if (const Node* node = fields.find("state")) read_state(reader, *node, out.state);
   if (const Node* list = fields.list("trusted_proxies")) {
     for (const Node& item : list->children) {
       Network network;

@@ -45,6 +45,57 @@ void read_log(Reader& reader, const Node& node, Log& out) {
 
 namespace {
 
+/// No user or password: they would stand in every message that shows the address.
+Parsed<std::string> parse_redis(std::string_view text) {
+  const auto complain = [](std::string_view problem) {
+    return std::unexpected(
+        Complaint{std::string(problem), "expected redis://host:port/database, or rediss:// for TLS"});
+  };
+  std::string_view rest = text;
+  if (rest.starts_with("redis://"))
+    rest.remove_prefix(8);
+  else if (rest.starts_with("rediss://"))
+    rest.remove_prefix(9);
+  else
+    return complain("is not the address of a Redis server");
+  if (rest.contains('@'))
+    return std::unexpected(Complaint{"holds a user or password", "put them into user and password"});
+  const std::size_t slash = rest.find('/');
+  if (slash != std::string_view::npos && slash + 1 < rest.size()) {
+    const auto database = parse_integer(rest.substr(slash + 1));
+    if (!database || *database < 0 || *database > 1023) return complain("names no database from 0 to 1023");
+  }
+  rest = rest.substr(0, slash);
+  const std::size_t colon = rest.rfind(':');
+  if (colon != std::string_view::npos && !rest.ends_with(']')) {
+    const auto port = parse_integer(rest.substr(colon + 1));
+    if (!port || *port < 1 || *port > 65'535) return complain("names no port from 1 to 65535");
+    rest = rest.substr(0, colon);
+  }
+  const auto is_ok = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view(".-_:[]").contains(c);
+  };
+  if (rest.empty() || !std::ranges::all_of(rest, is_ok)) return complain("names no host");
+  return std::string(text);
+}
+
+}  // namespace
+
+void read_state(Reader& reader, const Node& node, State& out) {
+  Fields fields(reader, node, kState, "state");
+  fields.value("redis", out.redis, parse_redis, Show::nothing);
+  fields.text("user", out.user);
+  read_secret(fields, "password", "password_file", out.password);
+  fields.value("domain", out.domain, parse_name);
+  fields.value("replica", out.replica, parse_name);
+  fields.choice("on_lost", out.on_lost, {{"share", OnLost::share}, {"closed", OnLost::closed}});
+  fields.duration("timeout", out.timeout, {.least = 10ms, .most = 10s});
+  fields.boolean("allow_volatile", out.allow_volatile);
+}
+
+namespace {
+
 /// Inbound limits are taken before anything is known of a call's tokens.
 Parsed<policy::LimitSpec> read_call_limit(std::string_view text) {
   auto limit = read_limit(text);

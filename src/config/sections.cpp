@@ -10,15 +10,23 @@ namespace {
 
 using namespace std::string_view_literals;
 
+<<<<<<< HEAD
 constexpr std::array kConfigFields{"listen"sv,        "log"sv,     "trusted_proxies"sv, "anonymous"sv,
                                    "budget_status"sv, "inbound"sv, "ledger"sv,          "providers"sv,
                                    "routes"sv,        "teams"sv,   "consumers"sv,       "keys"sv};
+=======
+constexpr std::array kConfigFields{"listen"sv,    "log"sv,           "state"sv,     "trusted_proxies"sv,
+                                   "anonymous"sv, "budget_status"sv, "inbound"sv,   "providers"sv,
+                                   "routes"sv,    "teams"sv,         "consumers"sv, "keys"sv};
+>>>>>>> fc08d04 (config: state, a Redis that replicas share)
 constexpr std::array kListenFields{
     "address"sv,      "tls"sv,           "workers"sv,         "max_connections"sv,
     "max_header"sv,   "max_body"sv,      "header_timeout"sv,  "body_timeout"sv,
     "idle_timeout"sv, "write_timeout"sv, "shutdown_timeout"sv};
 constexpr std::array kListenTlsFields{"certificate"sv, "key"sv};
 constexpr std::array kLogFields{"level"sv, "calls"sv};
+constexpr std::array kStateFields{"redis"sv,   "user"sv,    "password"sv, "password_file"sv, "domain"sv,
+                                  "replica"sv, "on_lost"sv, "timeout"sv,  "allow_volatile"sv};
 constexpr std::array kInboundFields{"limit"sv, "overrides"sv, "exempt"sv};
 constexpr std::array kInboundOverrideFields{"path"sv, "methods"sv, "limit"sv};
 constexpr std::array kLedgerFields{"directory"sv,     "database"sv,    "sync"sv,
@@ -75,6 +83,7 @@ constexpr Section kConfig{"config", kConfigFields};
 constexpr Section kListen{"listen", kListenFields};
 constexpr Section kListenTls{"listen_tls", kListenTlsFields};
 constexpr Section kLog{"log", kLogFields};
+constexpr Section kState{"state", kStateFields};
 constexpr Section kInbound{"inbound", kInboundFields};
 constexpr Section kInboundOverride{"inbound_override", kInboundOverrideFields};
 constexpr Section kLedger{"ledger", kLedgerFields};
@@ -98,11 +107,18 @@ constexpr Section kConsumer{"consumer", kConsumerFields};
 constexpr Section kKey{"key", kKeyFields};
 
 std::span<const Section* const> sections() noexcept {
+<<<<<<< HEAD
   static constexpr std::array kAll{&kConfig,          &kListen,   &kListenTls, &kLog,        &kInbound,
                                    &kInboundOverride, &kLedger,   &kProvider,  &kCredential, &kUpstreamTls,
                                    &kTimeouts,        &kCircuit,  &kRetry,     &kDrain,      &kBudget,
                                    &kBudgetOverride,  &kEndpoint, &kPrices,    &kUnit,       &kModel,
                                    &kRoute,           &kTarget,   &kTeam,      &kConsumer,   &kKey};
+=======
+  static constexpr std::array kAll{
+      &kConfig,     &kListen,      &kListenTls, &kLog,     &kState,  &kInbound, &kInboundOverride, &kProvider,
+      &kCredential, &kUpstreamTls, &kTimeouts,  &kCircuit, &kRetry,  &kDrain,   &kBudget,          &kEndpoint,
+      &kPrices,     &kUnit,        &kModel,     &kRoute,   &kTarget, &kTeam,    &kConsumer,        &kKey};
+>>>>>>> fc08d04 (config: state, a Redis that replicas share)
   return kAll;
 }
 

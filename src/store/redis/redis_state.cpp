@@ -242,7 +242,7 @@ struct RedisState::Impl {
   void beat();
   void send_settlement(AttemptId id);
   void send_settlements();
-  void send_reap();
+  void send_reap(Now now);
 
   /// Runs `work` on the link's thread.
   template <class Work>
@@ -731,11 +731,11 @@ void RedisState::Impl::send_settlements() {
   for (const AttemptId id : ended) send_settlement(id);
 }
 
-void RedisState::Impl::send_reap() {
-  auto words = function("reap", {key("m"), key("rx"), key("xx")}, now());
+void RedisState::Impl::send_reap(Now now) {
+  auto words = function("reap", {key("m"), key("rx"), key("xx")}, now);
   words.push_back(std::to_string(kReapBatch));
-  link_.send(command(words), Link::Loss::fail, [this](Reply reply) {
-    if (code_of(reply) == Code::ok && element(reply, 2) == 1) send_reap();  // there is more
+  link_.send(command(words), Link::Loss::fail, [this, now](Reply reply) {
+    if (code_of(reply) == Code::ok && element(reply, 2) == 1) send_reap(now);  // there is more
   });
 }
 
@@ -1287,8 +1287,8 @@ void RedisState::reap(Now now) {
       return *own.expired_at + kExpiredHoldKept < now.mono;  // nobody will settle it any more
     });
   }
-  self.on_link([&self] {
-    if (self.link_.is_up()) self.send_reap();
+  self.on_link([&self, now] {
+    if (self.link_.is_up()) self.send_reap(now);
   });
 }
 
