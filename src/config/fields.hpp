@@ -31,15 +31,9 @@ struct Section {
 /// Every kind of mapping with fixed fields.
 [[nodiscard]] std::span<const Section* const> sections() noexcept;
 
-<<<<<<< HEAD
-extern const Section kConfig, kListen, kListenTls, kLog, kInbound, kInboundOverride, kLedger, kProvider,
-    kCredential, kUpstreamTls, kTimeouts, kCircuit, kRetry, kDrain, kBudget, kBudgetOverride, kEndpoint,
-    kPrices, kUnit, kModel, kRoute, kTarget, kTeam, kConsumer, kKey;
-=======
-extern const Section kConfig, kListen, kListenTls, kLog, kState, kInbound, kInboundOverride, kProvider,
-    kCredential, kUpstreamTls, kTimeouts, kCircuit, kRetry, kDrain, kBudget, kEndpoint, kPrices, kUnit,
-    kModel, kRoute, kTarget, kTeam, kConsumer, kKey;
->>>>>>> fc08d04 (config: state, a Redis that replicas share)
+extern const Section kConfig, kListen, kListenTls, kLog, kState, kInbound, kInboundOverride, kLedger,
+    kProvider, kCredential, kUpstreamTls, kTimeouts, kCircuit, kRetry, kDrain, kBudget, kBudgetOverride,
+    kEndpoint, kPrices, kUnit, kModel, kRoute, kTarget, kTeam, kConsumer, kKey;
 
 /// What a name in the file refers to.
 enum class Referent : std::uint8_t { provider, route, team, consumer };
@@ -217,13 +211,10 @@ class Fields {
 // The parts of a file, in the files that their names say.
 void read_listen(Reader& reader, const Node& node, Listen& out);
 void read_log(Reader& reader, const Node& node, Log& out);
-<<<<<<< HEAD
 void read_ledger(Reader& reader, const Node& node, Ledger& out);
-=======
 void read_state(Reader& reader, const Node& node, State& out);
 /// A secret beside the fields it belongs to: `field`, or the file that `file_field` names.
 void read_secret(Fields& fields, std::string_view field, std::string_view file_field, Secret& out);
->>>>>>> fc08d04 (config: state, a Redis that replicas share)
 void read_inbound(Reader& reader, const Node& node, Inbound& out);
 void read_credential(Reader& reader, const Node& node, const std::string& owner, Credential& out);
 void read_provider(Reader& reader, const Node& node, Provider& out);

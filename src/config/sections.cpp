@@ -10,15 +10,9 @@ namespace {
 
 using namespace std::string_view_literals;
 
-<<<<<<< HEAD
-constexpr std::array kConfigFields{"listen"sv,        "log"sv,     "trusted_proxies"sv, "anonymous"sv,
-                                   "budget_status"sv, "inbound"sv, "ledger"sv,          "providers"sv,
-                                   "routes"sv,        "teams"sv,   "consumers"sv,       "keys"sv};
-=======
-constexpr std::array kConfigFields{"listen"sv,    "log"sv,           "state"sv,     "trusted_proxies"sv,
-                                   "anonymous"sv, "budget_status"sv, "inbound"sv,   "providers"sv,
-                                   "routes"sv,    "teams"sv,         "consumers"sv, "keys"sv};
->>>>>>> fc08d04 (config: state, a Redis that replicas share)
+constexpr std::array kConfigFields{
+    "listen"sv,    "log"sv,    "trusted_proxies"sv, "anonymous"sv, "budget_status"sv, "inbound"sv, "ledger"sv,
+    "providers"sv, "routes"sv, "teams"sv,           "consumers"sv, "keys"sv,          "state"sv};
 constexpr std::array kListenFields{
     "address"sv,      "tls"sv,           "workers"sv,         "max_connections"sv,
     "max_header"sv,   "max_body"sv,      "header_timeout"sv,  "body_timeout"sv,
@@ -107,18 +101,11 @@ constexpr Section kConsumer{"consumer", kConsumerFields};
 constexpr Section kKey{"key", kKeyFields};
 
 std::span<const Section* const> sections() noexcept {
-<<<<<<< HEAD
-  static constexpr std::array kAll{&kConfig,          &kListen,   &kListenTls, &kLog,        &kInbound,
-                                   &kInboundOverride, &kLedger,   &kProvider,  &kCredential, &kUpstreamTls,
-                                   &kTimeouts,        &kCircuit,  &kRetry,     &kDrain,      &kBudget,
-                                   &kBudgetOverride,  &kEndpoint, &kPrices,    &kUnit,       &kModel,
-                                   &kRoute,           &kTarget,   &kTeam,      &kConsumer,   &kKey};
-=======
   static constexpr std::array kAll{
-      &kConfig,     &kListen,      &kListenTls, &kLog,     &kState,  &kInbound, &kInboundOverride, &kProvider,
-      &kCredential, &kUpstreamTls, &kTimeouts,  &kCircuit, &kRetry,  &kDrain,   &kBudget,          &kEndpoint,
-      &kPrices,     &kUnit,        &kModel,     &kRoute,   &kTarget, &kTeam,    &kConsumer,        &kKey};
->>>>>>> fc08d04 (config: state, a Redis that replicas share)
+      &kConfig, &kListen,   &kListenTls,      &kLog,         &kState,    &kInbound, &kInboundOverride,
+      &kLedger, &kProvider, &kCredential,     &kUpstreamTls, &kTimeouts, &kCircuit, &kRetry,
+      &kDrain,  &kBudget,   &kBudgetOverride, &kEndpoint,    &kPrices,   &kUnit,    &kModel,
+      &kRoute,  &kTarget,   &kTeam,           &kConsumer,    &kKey};
   return kAll;
 }
 
