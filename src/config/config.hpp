@@ -12,6 +12,7 @@
 #include "policy/budget.hpp"
 #include "policy/circuit.hpp"
 #include "policy/limit.hpp"
+#include "policy/line.hpp"
 #include "policy/price.hpp"
 #include "policy/retry.hpp"
 
@@ -105,6 +106,23 @@ struct Endpoint {
   Place place;
 };
 
+/// Calls that cannot start now but may soon wait for their turn in their provider's line.
+struct Wait {
+  milliseconds max{300'000};   ///< the most that a caller may ask for; 0: nobody waits
+  milliseconds usual{10'000};  ///< where the caller does not say; <= max
+  policy::WaitLane lane = policy::WaitLane::standard;  ///< where the caller does not say
+  std::uint32_t max_waiting = 1'000;                   ///< calls in the line
+  std::uint64_t max_bytes = 64ULL << 20U;              ///< of their bodies
+  friend bool operator==(const Wait&, const Wait&) = default;
+};
+
+/// What a route says instead of its providers.
+struct RouteWait {
+  std::optional<milliseconds> max;
+  std::optional<milliseconds> usual;
+  std::optional<policy::WaitLane> lane;
+};
+
 struct Provider {
   std::string name;
   BaseUrl base_url;
@@ -118,6 +136,7 @@ struct Provider {
   AdaptiveConcurrency adaptive_concurrency = AdaptiveConcurrency::automatic;
   policy::CircuitSpec circuit;
   policy::RetrySpec retry;
+  Wait wait;
   std::vector<policy::BudgetSpec> budgets;
   Api api = Api::generic;
   StreamUsage stream_usage = StreamUsage::as_sent;
@@ -148,6 +167,7 @@ struct Route {
   Strategy strategy = Strategy::ordered;
   std::vector<Target> targets;
   bool fallback = true;  ///< go on to the next target when one refuses or fails
+  RouteWait wait;
   std::vector<policy::LimitSpec> limits;
   std::optional<std::uint32_t> concurrency;
   std::vector<policy::BudgetSpec> budgets;

@@ -32,8 +32,8 @@ struct Section {
 [[nodiscard]] std::span<const Section* const> sections() noexcept;
 
 extern const Section kConfig, kListen, kListenTls, kLog, kState, kInbound, kInboundOverride, kLedger,
-    kProvider, kCredential, kUpstreamTls, kTimeouts, kCircuit, kRetry, kDrain, kBudget, kBudgetOverride,
-    kEndpoint, kPrices, kUnit, kModel, kRoute, kTarget, kTeam, kConsumer, kKey;
+    kProvider, kCredential, kUpstreamTls, kTimeouts, kCircuit, kRetry, kWait, kRouteWait, kDrain, kBudget,
+    kBudgetOverride, kEndpoint, kPrices, kUnit, kModel, kRoute, kTarget, kTeam, kConsumer, kKey;
 
 /// What a name in the file refers to.
 enum class Referent : std::uint8_t { provider, route, team, consumer };
@@ -218,6 +218,8 @@ void read_secret(Fields& fields, std::string_view field, std::string_view file_f
 void read_inbound(Reader& reader, const Node& node, Inbound& out);
 void read_credential(Reader& reader, const Node& node, const std::string& owner, Credential& out);
 void read_provider(Reader& reader, const Node& node, Provider& out);
+void read_wait(Reader& reader, const Node& node, const std::string& owner, Wait& out);
+void read_route_wait(Reader& reader, const Node& node, const std::string& owner, RouteWait& out);
 void read_prices(Reader& reader, const Node& node, const std::string& owner, policy::PriceList& out);
 void read_route(Reader& reader, const Node& node, Route& out);
 void read_team(Reader& reader, const Node& node, Team& out);

@@ -78,6 +78,7 @@ providers:
     circuit: {failure_ratio: 0.25, min_calls: 5, window: 30s, slow_ratio: 0.5, slow_after: 1s, cooldown: 2s, max_cooldown: 3s,
               half_open_trials: 4, half_open_timeout: 5s}
     retry: {max_attempts: 3, unsafe_methods: true, statuses: [500], backoff: 1s, max_backoff: 2s, budget_ratio: 0.5, budget_per_second: 0}
+    wait: {max: 2m, default: 3s, lane: batch, max_waiting: 7, max_bytes: 8KiB}
     budgets: [{window: daily, limit_usd: 20, mode: warn, time_zone: America/New_York}, {window: monthly, limit_usd: "0.000000001", override: {limit_usd: 0, until: 2026-12-01T08:30:00Z, reason: "pause, please"}}, {window: daily, limit_usd: 1, override: {limit_usd: 2, until: 1999-01-01}}]
     api: openai
     stream_usage: inject
@@ -98,7 +99,7 @@ providers:
     endpoints: [{name: chat, path: /chat, methods: [POST], limits: 5/10s, prices: {per_call_usd: 1}}]
   b: {base_url: https://b.example.com, credential: {query: key, value: "a$$b${OPENAI_API_KEY}"}}
 routes:
-  r: {strategy: weighted, targets: [{provider: a, weight: 3}, {provider: b}], fallback: false, limits: 1/second, concurrency: 2,
+  r: {strategy: weighted, targets: [{provider: a, weight: 3}, {provider: b}], fallback: false, wait: {max: 1m, default: 0s, lane: interactive}, limits: 1/second, concurrency: 2,
       budgets: [{window: daily, limit_usd: 1}]}
 teams: {t: {limits: 1/second, concurrency: 3, budgets: [{window: daily, limit_usd: 2}]}}
 consumers: {c: {team: t, limits: 2/second, concurrency: 4, budgets: [{window: daily, limit_usd: 3}], allow: [provider:a, route:r]}}
@@ -165,6 +166,9 @@ keys: {k: {consumer: c, hash: ")" +
                                         .max_backoff = 2s,
                                         .budget_ratio = 0.5,
                                         .budget_per_second = 0}));
+  EXPECT_EQ(
+      a.wait,
+      (Wait{.max = 2min, .usual = 3s, .lane = policy::WaitLane::batch, .max_waiting = 7, .max_bytes = 8192}));
   EXPECT_THAT(
       a.budgets,
       ElementsAre(
@@ -232,6 +236,9 @@ keys: {k: {consumer: c, hash: ")" +
   EXPECT_EQ(route.targets[0].weight, 3U);
   EXPECT_EQ(route.targets[1].weight, 1U);
   EXPECT_FALSE(route.fallback);
+  EXPECT_EQ(route.wait.max, 1min);
+  EXPECT_EQ(route.wait.usual, 0s);
+  EXPECT_EQ(route.wait.lane, policy::WaitLane::interactive);
   EXPECT_EQ(route.concurrency, 2U);
   EXPECT_EQ(route.limits.size() + route.budgets.size(), 2U);
   EXPECT_EQ(config.teams.at(0).concurrency, 3U);

@@ -34,6 +34,7 @@ void read_route(Reader& reader, const Node& node, Route& out) {
     }
   }
   fields.boolean("fallback", out.fallback);
+  if (const Node* child = fields.find("wait")) read_route_wait(reader, *child, fields.where(), out.wait);
   fields.limits("limits", out.limits);
   fields.concurrency("concurrency", out.concurrency);
   fields.budgets("budgets", out.budgets);

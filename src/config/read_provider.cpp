@@ -157,6 +157,7 @@ void read_provider(Reader& reader, const Node& node, Provider& out) {
                  {"never", AdaptiveConcurrency::never}});
   if (const Node* child = fields.find("circuit")) read_circuit(reader, *child, owner, out.circuit);
   if (const Node* child = fields.find("retry")) read_retry(reader, *child, owner, out.retry);
+  if (const Node* child = fields.find("wait")) read_wait(reader, *child, owner, out.wait);
   fields.budgets("budgets", out.budgets);
   fields.choice("api", out.api,
                 {{"generic", Api::generic},

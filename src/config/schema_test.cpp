@@ -109,6 +109,7 @@ TEST_F(Schema, DefaultsAreThoseOfTheParser) {
   EXPECT_EQ(defaults_of(config), defaults_of(plain));
   EXPECT_EQ(config.providers[0].circuit, plain.providers[0].circuit);
   EXPECT_EQ(config.providers[0].retry, plain.providers[0].retry);
+  EXPECT_EQ(config.providers[0].wait, plain.providers[0].wait);
   EXPECT_EQ(config.providers[0].prices, plain.providers[0].prices);
 }
 

@@ -45,7 +45,8 @@ constexpr std::array kProviderFields{"base_url"sv,
                                      "prices"sv,
                                      "endpoints"sv,
                                      "learn_limits"sv,
-                                     "adaptive_concurrency"sv};
+                                     "adaptive_concurrency"sv,
+                                     "wait"sv};
 constexpr std::array kCredentialFields{"header"sv, "query"sv, "scheme"sv, "value"sv, "file"sv};
 constexpr std::array kUpstreamTlsFields{"ca_file"sv, "server_name"sv};
 constexpr std::array kTimeoutsFields{"connect"sv, "first_byte"sv, "between_bytes"sv, "total"sv};
@@ -54,6 +55,8 @@ constexpr std::array kCircuitFields{"failure_ratio"sv, "min_calls"sv,        "wi
                                     "max_cooldown"sv,  "half_open_trials"sv, "half_open_timeout"sv};
 constexpr std::array kRetryFields{"max_attempts"sv, "unsafe_methods"sv, "statuses"sv,         "backoff"sv,
                                   "max_backoff"sv,  "budget_ratio"sv,   "budget_per_second"sv};
+constexpr std::array kWaitFields{"max"sv, "default"sv, "lane"sv, "max_waiting"sv, "max_bytes"sv};
+constexpr std::array kRouteWaitFields{"max"sv, "default"sv, "lane"sv};
 constexpr std::array kDrainFields{"timeout"sv, "bytes"sv};
 constexpr std::array kBudgetFields{"window"sv, "limit_usd"sv, "mode"sv, "time_zone"sv, "override"sv};
 constexpr std::array kBudgetOverrideFields{"limit_usd"sv, "until"sv, "reason"sv};
@@ -64,7 +67,7 @@ constexpr std::array kUnitFields{"name"sv, "pointer"sv, "header"sv, "usd_per_uni
 constexpr std::array kModelFields{
     "input_usd_per_million"sv,       "output_usd_per_million"sv, "cached_input_usd_per_million"sv,
     "cache_write_usd_per_million"sv, "max_output_tokens"sv,      "max_input_tokens"sv};
-constexpr std::array kRouteFields{"strategy"sv, "targets"sv,     "fallback"sv,
+constexpr std::array kRouteFields{"strategy"sv, "targets"sv,     "fallback"sv, "wait"sv,
                                   "limits"sv,   "concurrency"sv, "budgets"sv};
 constexpr std::array kTargetFields{"provider"sv, "weight"sv};
 constexpr std::array kTeamFields{"limits"sv, "concurrency"sv, "budgets"sv};
@@ -87,6 +90,8 @@ constexpr Section kUpstreamTls{"tls", kUpstreamTlsFields};
 constexpr Section kTimeouts{"timeouts", kTimeoutsFields};
 constexpr Section kCircuit{"circuit", kCircuitFields};
 constexpr Section kRetry{"retry", kRetryFields};
+constexpr Section kWait{"wait", kWaitFields};
+constexpr Section kRouteWait{"route_wait", kRouteWaitFields};
 constexpr Section kDrain{"drain", kDrainFields};
 constexpr Section kBudget{"budget", kBudgetFields};
 constexpr Section kBudgetOverride{"budget_override", kBudgetOverrideFields};
@@ -102,10 +107,10 @@ constexpr Section kKey{"key", kKeyFields};
 
 std::span<const Section* const> sections() noexcept {
   static constexpr std::array kAll{
-      &kConfig, &kListen,   &kListenTls,      &kLog,         &kState,    &kInbound, &kInboundOverride,
-      &kLedger, &kProvider, &kCredential,     &kUpstreamTls, &kTimeouts, &kCircuit, &kRetry,
-      &kDrain,  &kBudget,   &kBudgetOverride, &kEndpoint,    &kPrices,   &kUnit,    &kModel,
-      &kRoute,  &kTarget,   &kTeam,           &kConsumer,    &kKey};
+      &kConfig, &kListen,    &kListenTls,  &kLog,         &kState,          &kInbound,  &kInboundOverride,
+      &kLedger, &kProvider,  &kCredential, &kUpstreamTls, &kTimeouts,       &kCircuit,  &kRetry,
+      &kWait,   &kRouteWait, &kDrain,      &kBudget,      &kBudgetOverride, &kEndpoint, &kPrices,
+      &kUnit,   &kModel,     &kRoute,      &kTarget,      &kTeam,           &kConsumer, &kKey};
   return kAll;
 }
 
