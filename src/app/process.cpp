@@ -141,7 +141,7 @@ struct Process::Impl {
   }
 
   Result<void> adopt(config::Config next) {
-    auto made = gateway::Snapshot::make(std::move(next), state, metrics, clock.now());
+    auto made = gateway::Snapshot::make(std::move(next), state, services.lines, metrics, clock.now());
     if (!made) return std::unexpected(made.error());
     const std::shared_ptr<const gateway::Snapshot> adopted = std::move(*made);
     snapshot.store(adopted);
@@ -256,6 +256,7 @@ Result<void> Process::reload(config::Config config) {
 bool Process::stop(milliseconds bound) {
   Impl& self = *impl_;
   self.health.set_draining();
+  self.services.lines.close();  // who has not started must not keep the process
   for (Lane& lane : self.lanes) boost::asio::post(lane.io, [&lane] { lane.server.drain(); });
   // Each worker ends by itself once its last connection has.
   const auto deadline = std::chrono::steady_clock::now() + bound;

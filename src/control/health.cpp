@@ -9,6 +9,7 @@
 #include "observe/text.hpp"
 #include "policy/budget.hpp"
 #include "policy/limit.hpp"
+#include "policy/line.hpp"
 
 namespace penstock::control {
 namespace {
@@ -533,7 +534,10 @@ std::string Health::providers_json(Now now) {
     member_ms(out, "p95_ms", recent.p95);
     out += '}';
     member_or_null(out, "error_ratio", recent.error_millionths, 6);
-    member(out, "waiting", 0);  // there is no waiting line yet: what does not fit is refused
+    std::int64_t waiting = 0;
+    for (const policy::WaitLane lane : policy::kAllWaitLanes)
+      waiting += metrics_.queue_depth.with({provider.name, to_string(lane)}).value();
+    member(out, "waiting", waiting);
     key(out, "limits");
     append_limits(out, view);
     key(out, "learned_limits");

@@ -67,6 +67,8 @@ struct Call {
   boost::container::small_vector<const ProviderPlan*, 4> targets;  ///< in the order of trying
   std::string_view path;  ///< for the provider, with its leading slash
   std::string_view tag;
+  std::optional<milliseconds> wait_asked;      ///< Penstock-Wait
+  std::optional<policy::WaitLane> lane_asked;  ///< Penstock-Lane
 
   // read
   std::string_view body;
@@ -91,6 +93,7 @@ struct Call {
 enum class Step : std::uint8_t {
   next,
   refuse,  ///< `call.refusal` says why; the way goes on with record and respond
+  wait,    ///< of admit: refused now, but waiting may mend it within the call's time
 };
 
 [[nodiscard]] inline Step refuse_call(Call& call, Error error) {

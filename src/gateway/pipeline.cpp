@@ -27,28 +27,42 @@ Awaitable<void> pause(Call& call, nanoseconds wait) {
 }
 
 /// Tries the targets in their order, each as often as its retry policy allows; each attempt has its own
-/// reservation. True: the caller has an answer.
+/// reservation. Nobody waits for one while another can take the call now; then it waits for the first that it
+/// may wait for. True: the caller has an answer.
 Awaitable<bool> make_attempts(Call& call) {
   std::optional<Error> provider_failure;  // more telling than the refusal of what would have followed
-  for (std::size_t target = 0; target < call.targets.size(); ++target) {
-    const ProviderPlan& provider = *call.targets[target];
-    const bool has_fallback = target + 1 < call.targets.size();
-    for (std::uint32_t number = 1;; ++number) {
-      Attempt attempt;
-      attempt.provider = &provider;
-      attempt.endpoint = &provider.endpoint_of(call.exchange.request.method, call.path);
-      if (number > 1 || target > 0)
-        call.now = call.services.clock.now();  // else next to nothing has passed since the last reading
-      if (co_await admit(call, attempt, number > 1) == Step::refuse) break;
-      call.refusal.reset();
-      Attempt& admitted = call.attempts.emplace_back(std::move(attempt));
-      RetryDecision decision(call, admitted, number, has_fallback);
-      if (co_await forward(call, admitted, decision) == Outcome::replied) co_return true;
-      provider_failure = call.refusal;
-      if (decision.next() == RetryDecision::Next::none) co_return false;
-      if (decision.next() == RetryDecision::Next::next_target) break;
-      co_await pause(call, decision.wait());
+  boost::container::small_vector<std::uint32_t, 4> waits(call.targets.size(), 0);  // 1 + attempts made there
+  for (const Patience patience : {Patience::none, Patience::line}) {
+    bool any_waits = false;
+    for (std::size_t target = 0; target < call.targets.size(); ++target) {
+      if (patience == Patience::line && waits[target] == 0) continue;
+      const ProviderPlan& provider = *call.targets[target];
+      const bool has_fallback = target + 1 < call.targets.size();
+      for (std::uint32_t number = std::max(1U, waits[target]);; ++number) {
+        Attempt attempt;
+        attempt.provider = &provider;
+        attempt.endpoint = &provider.endpoint_of(call.exchange.request.method, call.path);
+        if (number > 1 || target > 0 || patience == Patience::line)
+          call.now = call.services.clock.now();  // else next to nothing has passed since the last reading
+        const Step admitted_or_not =
+            co_await admit(call, attempt, {.is_retry = number > 1, .patience = patience});
+        if (admitted_or_not == Step::wait) {
+          waits[target] = number;
+          any_waits = true;
+        }
+        if (admitted_or_not != Step::next) break;
+        call.refusal.reset();
+        Attempt& admitted = call.attempts.emplace_back(std::move(attempt));
+        RetryDecision decision(call, admitted, number, has_fallback);
+        if (co_await forward(call, admitted, decision) == Outcome::replied) co_return true;
+        provider_failure = call.refusal;
+        if (decision.next() == RetryDecision::Next::none) co_return false;
+        if (decision.next() == RetryDecision::Next::next_target) break;
+        co_await pause(call, decision.wait());
+      }
+      if (call.refusal && call.refusal->reason == Reason::caller_cancelled) co_return false;
     }
+    if (!any_waits) break;
   }
   if (provider_failure) call.refusal = std::move(provider_failure);
   co_return false;

@@ -86,6 +86,20 @@ void add_models(ProviderPlan& plan, const policy::PriceList& prices) {
   if (prices.default_model) add("other", *prices.default_model);
 }
 
+/// Pre: the limits are declared, so that who waits is measured by the new ones.
+void declare_lines(std::deque<ProviderPlan>& providers, ProviderLines& lines, MonotonicTime now) {
+  std::vector<ProviderLines::Wanted> wanted;
+  for (const ProviderPlan& plan : providers) {
+    const config::Wait& wait = plan.config->wait;
+    wanted.push_back(
+        {.provider = plan.config->name,
+         .spec = {
+             .max_calls = wait.max_waiting, .max_bytes = wait.max_bytes, .limits = plan.config->limits}});
+  }
+  const auto declared = lines.declare(wanted, now);
+  for (std::size_t i = 0; i < declared.size(); ++i) providers[i].line = declared[i];
+}
+
 Result<void> fill_upstream(ProviderPlan& plan, observe::Metrics& metrics) {
   const config::Provider& provider = *plan.config;
   http::Upstream& upstream = plan.upstream;
@@ -141,7 +155,8 @@ const ModelPlan* ProviderPlan::model_of(const policy::ModelPrice* price) const n
 }
 
 Result<std::shared_ptr<const Snapshot>> Snapshot::make(config::Config given, store::SharedState& state,
-                                                       observe::Metrics& metrics, Now now) {
+                                                       ProviderLines& lines, observe::Metrics& metrics,
+                                                       Now now) {
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->config = std::move(given);
   const config::Config& all = snapshot->config;
@@ -209,6 +224,7 @@ Result<std::shared_ptr<const Snapshot>> Snapshot::make(config::Config given, sto
   for (const config::Key& key : all.keys)
     subjects.add_if_it_decides(subject_of(store::SubjectKind::key, key), into(keys[key.name]));
   snapshot->subjects = subjects.declare(state, now);
+  declare_lines(snapshot->providers, lines, now.mono);
 
   for (const ProviderPlan& plan : snapshot->providers)
     snapshot->provider_by_subject.emplace(plan.subject, &plan);

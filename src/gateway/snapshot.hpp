@@ -13,6 +13,7 @@
 #include "base/result.hpp"
 #include "config/config.hpp"
 #include "gateway/meter/request_facts.hpp"
+#include "gateway/provider_line.hpp"
 #include "gateway/series.hpp"
 #include "http/client.hpp"
 #include "observe/metrics.hpp"
@@ -72,7 +73,9 @@ struct ProviderPlan {
   observe::Counter* credit_estimated = nullptr;
   observe::Counter* retried = nullptr;
   observe::Counter* retry_refused = nullptr;
+  std::shared_ptr<ProviderLine> line;
   mutable SeriesByNumber<observe::Counter> refused;  // by reason
+  mutable SeriesByNumber<observe::Counter> waited;   // by reason
   boost::unordered_flat_map<const policy::ModelPrice*, std::unique_ptr<ModelPlan>> models;
 
   [[nodiscard]] const EndpointPlan& endpoint_of(std::string_view method,
@@ -91,9 +94,10 @@ struct RoutePlan {
 
 class Snapshot {
  public:
-  /// Declares every subject to `state`. Errors: TLS files that cannot be read.
+  /// Declares every subject to `state` and every provider to `lines`. Errors: TLS files that cannot be read.
   [[nodiscard]] static Result<std::shared_ptr<const Snapshot>> make(config::Config given,
                                                                     store::SharedState& state,
+                                                                    ProviderLines& lines,
                                                                     observe::Metrics& metrics, Now now);
 
   config::Config config;

@@ -180,7 +180,8 @@ TEST_F(SnapshotTest, RoutesHaveTheirTargetsAndWeights) {
 TEST_F(SnapshotTest, ACertificateFileThatCannotBeReadIsNamed) {
   config::Config config = testing::config_of("providers: {p: {base_url: https://api.example.com}}\n");
   config.providers.front().tls.ca_file = "/nowhere/ca.pem";
-  const auto made = Snapshot::make(std::move(config), gateway_.state, gateway_.metrics, {});
+  const auto made =
+      Snapshot::make(std::move(config), gateway_.state, gateway_.services.lines, gateway_.metrics, {});
   ASSERT_FALSE(made.has_value());
   EXPECT_THAT(made.error().detail, ::testing::HasSubstr("/nowhere/ca.pem"));
 }

@@ -89,7 +89,7 @@ inline config::Config config_of(std::string_view yaml) {
 class Gateway {
  public:
   explicit Gateway(std::string_view yaml) {
-    auto made = Snapshot::make(config_of(yaml), state, metrics,
+    auto made = Snapshot::make(config_of(yaml), state, services.lines, metrics,
                                {MonotonicTime{std::chrono::hours{1'000}}, WallTime{}});
     EXPECT_TRUE(made.has_value()) << (made ? "" : made.error().detail);
     if (!made) return;

@@ -7,6 +7,7 @@
 
 #include "base/ids.hpp"
 #include "gateway/guarded_clock.hpp"
+#include "gateway/provider_line.hpp"
 #include "gateway/snapshot.hpp"
 #include "http/client.hpp"
 #include "observe/log.hpp"
@@ -30,6 +31,7 @@ struct Services {
   GuardedClock& clock;
   std::uint64_t epoch = 0;  ///< of this process, in every id
   observe::Histogram& overhead = metrics.overhead.with({});
+  ProviderLines lines{metrics};
 };
 
 /// A configuration as one worker uses it. A call keeps the one it began with, so that a reload changes

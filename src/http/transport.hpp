@@ -79,6 +79,8 @@ class Transport
 
   /// Bytes or an end that nobody asked for: an idle connection in this state is of no use.
   [[nodiscard]] bool has_something_to_read() noexcept;
+  /// The peer has ended the connection or its side of it, whatever it sent before that and nobody has read.
+  [[nodiscard]] bool peer_has_left() noexcept;
   [[nodiscard]] Socket& socket() noexcept { return socket_; }
   void cancel() noexcept;  ///< ends the waits of now
   /// Sends what is left in the kernel's buffer and closes. `linger`: lets the peer read it although bytes of

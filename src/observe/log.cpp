@@ -341,6 +341,7 @@ void Log::call(const CallLine& call) {
   if (call.output_tokens != 0) line.number("output_tokens", call.output_tokens);
   line.time_ms("total_ms", call.total);
   line.time_ms("upstream_ms", call.upstream);
+  if (call.waited.count() != 0) line.time_ms("waited_ms", call.waited);
   if (call.first_byte.count() != 0) line.time_ms("first_byte_ms", call.first_byte);
   line.number("bytes_in", call.bytes_in);
   line.number("bytes_out", call.bytes_out);

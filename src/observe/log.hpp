@@ -46,6 +46,7 @@ struct CallLine {
   std::int64_t output_tokens = 0;
   nanoseconds total{};
   nanoseconds upstream{};    ///< spent in attempts
+  nanoseconds waited{};      ///< in lines and before retries
   nanoseconds first_byte{};  ///< of the last attempt; zero: none
   std::uint64_t bytes_in = 0;
   std::uint64_t bytes_out = 0;

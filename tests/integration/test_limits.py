@@ -9,6 +9,8 @@ import pytest
 from harness import CHAT, KEY, configuration, in_parallel, key_hash, until
 
 SECOND = 10**9
+# Here limits refuse; test_waiting.py is about those who wait for them.
+NO_WAIT = {"wait": {"max": "0s"}}
 
 
 def most_in_a_window(starts, length):
@@ -65,7 +67,7 @@ def test_500_calls_at_once_against_60_a_minute(start_gateway, mock):
 
 
 def test_no_window_of_5_s_has_more_than_20_starts(start_gateway, mock):
-    gateway = start_gateway(configuration(mock, {"limits": "20/5s"}, log={"calls": "none"}))
+    gateway = start_gateway(configuration(mock, {"limits": "20/5s"} | NO_WAIT, log={"calls": "none"}))
     answers = hammer(gateway, seconds=17, threads=16)
     starts = starts_at(mock)
     # Measured at the provider: what was slow on its way may have made a window look a little shorter.
@@ -81,7 +83,7 @@ def test_no_window_of_5_s_has_more_than_20_starts(start_gateway, mock):
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_no_minute_has_more_than_60_starts_in_three_minutes(start_gateway, mock):
-    gateway = start_gateway(configuration(mock, {"limits": "60/minute"}, log={"calls": "none"}))
+    gateway = start_gateway(configuration(mock, {"limits": "60/minute"} | NO_WAIT, log={"calls": "none"}))
     hammer(gateway, seconds=185, threads=8)
     starts = starts_at(mock)
     assert most_in_a_window(starts, 60 * SECOND - SECOND // 20) <= 60
@@ -90,7 +92,7 @@ def test_no_minute_has_more_than_60_starts_in_three_minutes(start_gateway, mock)
 
 def test_retry_after_is_the_truth(start_gateway, mock):
     """Not too early, which the provider would feel, and not a second more than rounding needs."""
-    gateway = start_gateway(configuration(mock, {"limits": "1/2s"}))
+    gateway = start_gateway(configuration(mock, {"limits": "1/2s"} | NO_WAIT))
     assert gateway.get("/p/mock/anything").status_code == 200
     told = None
     began = time.monotonic()
@@ -152,7 +154,7 @@ def test_limits_of_tokens_hold_the_bound_and_keep_what_was_used(start_gateway, m
 
 
 def test_concurrency_is_a_bound(start_gateway, mock):
-    gateway = start_gateway(configuration(mock, {"concurrency": 3}))
+    gateway = start_gateway(configuration(mock, {"concurrency": 3} | NO_WAIT))
     answers = in_parallel(16, 200, lambda _: gateway.get("/p/mock/anything?latency_us=4000"))
     assert mock.stats()["max_in_flight"] == 3
     passed = [answer for answer in answers if answer.status_code == 200]

@@ -223,7 +223,7 @@ def test_weights_are_roughly_kept(start_gateway, mock):
 
 def test_a_429_pauses_the_provider_and_does_not_open_its_circuit(start_gateway, mock):
     mock.script(status=429, retry_after="2", times=1)
-    provider = upstream(mock, circuit={"min_calls": 1})
+    provider = upstream(mock, circuit={"min_calls": 1}, wait={"max": "0s"})
     gateway = start_gateway(configuration(mock, providers={"mock": provider}))
     first = gateway.get("/p/mock/anything")
     assert (first.status_code, first.headers["Penstock-Reason"]) == (429, "provider_rate_limited")

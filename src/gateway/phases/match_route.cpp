@@ -1,3 +1,5 @@
+#include <charconv>
+
 #include "gateway/phases/phases.hpp"
 
 namespace penstock::gateway {
@@ -103,11 +105,28 @@ bool is_one_of(std::string_view value, std::initializer_list<std::string_view> a
                              [&](std::string_view each) { return http::equals_ignoring_case(each, value); });
 }
 
-/// "2s", "500ms", "0".
-bool is_wait(std::string_view value) noexcept {
-  const std::size_t digits = value.find_first_not_of("0123456789");
-  if (digits == 0 || value.empty() || value.size() > 12) return false;
-  return digits == std::string_view::npos || is_one_of(value.substr(digits), {"ms", "s", "m"});
+/// "2s", "500ms", "1m", "0". At most a day: more is meant as "as long as it takes".
+std::optional<milliseconds> parse_wait(std::string_view value) noexcept {
+  constexpr std::int64_t kMost = 86'400'000;
+  if (value.size() > 12) return std::nullopt;
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc{} || number < 0 || value.front() == '-') return std::nullopt;
+  const std::string_view unit = value.substr(static_cast<std::size_t>(end - value.data()));
+  std::int64_t scale = 1'000;
+  if (http::equals_ignoring_case(unit, "ms"))
+    scale = 1;
+  else if (http::equals_ignoring_case(unit, "m"))
+    scale = 60'000;
+  else if (!http::equals_ignoring_case(unit, "s") && !(unit.empty() && number == 0))
+    return std::nullopt;
+  return milliseconds{std::min(number, kMost / scale) * scale};
+}
+
+std::optional<policy::WaitLane> parse_lane(std::string_view value) noexcept {
+  for (const policy::WaitLane lane : policy::kAllWaitLanes)
+    if (http::equals_ignoring_case(value, to_string(lane))) return lane;
+  return std::nullopt;
 }
 
 bool is_tag(std::string_view value) noexcept {
@@ -121,11 +140,12 @@ std::optional<Error> check_steering(Call& call) {
   for (const http::Field& field : call.exchange.request.fields) {
     switch (field.id) {
       case http::FieldId::penstock_lane:
-        if (!is_one_of(field.value, {"interactive", "standard", "batch"}))
-          return invalid(400, "Penstock-Lane must be interactive, standard or batch.");
+        call.lane_asked = parse_lane(field.value);
+        if (!call.lane_asked) return invalid(400, "Penstock-Lane must be interactive, standard or batch.");
         break;
       case http::FieldId::penstock_wait:
-        if (!is_wait(field.value))
+        call.wait_asked = parse_wait(field.value);
+        if (!call.wait_asked)
           return invalid(400, "Penstock-Wait must be a duration such as 500ms, 2s or 1m.");
         break;
       case http::FieldId::penstock_cache:

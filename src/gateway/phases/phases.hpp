@@ -1,5 +1,7 @@
 #pragma once
 
+#include <boost/container/static_vector.hpp>
+
 #include "base/async.hpp"
 #include "gateway/call.hpp"
 
@@ -22,8 +24,28 @@ namespace penstock::gateway {
 /// The same where the whole body has come with the head; false where it has not.
 [[nodiscard]] bool take_request_body(Call& call);
 
-/// Prices the attempt and holds that, in one atomic step over all subjects.
-[[nodiscard]] Awaitable<Step> admit(Call& call, Attempt& attempt, bool is_retry);
+/// All that an attempt counts for: its provider, then what is its own.
+using Subjects = boost::container::static_vector<store::SubjectId, store::kMaxSubjects>;
+[[nodiscard]] Subjects subjects_of(const Call& call, const Attempt& attempt);
+
+enum class Patience : std::uint8_t { none, line };
+struct Admission {
+  bool is_retry = false;
+  Patience patience = Patience::none;
+};
+/// Prices the attempt and holds that, in one atomic step over all subjects. Without patience `Step::wait`
+/// says that asking again with it may help; with it the call waits for its turn first.
+[[nodiscard]] Awaitable<Step> admit(Call& call, Attempt& attempt, Admission how);
+
+/// How long the call may still wait at this provider after a refusal for `reason`.
+[[nodiscard]] nanoseconds time_to_wait(const Call& call, const ProviderPlan& provider, Reason reason);
+/// The call as those who wait see it. `own` lives as long as the result is used.
+[[nodiscard]] ProviderLine::Arrival arrival_of(const Call& call, const Attempt& attempt,
+                                               std::span<const store::SubjectId> own, MonotonicTime now);
+/// Waits for the call's turn and reserves. Errors: those of reserve; policy_queue_full,
+/// policy_deadline_exceeded, caller_cancelled.
+[[nodiscard]] Awaitable<std::expected<void, store::Refusal>> wait_turn(Call& call, const Attempt& attempt,
+                                                                       store::ReservationRequest request);
 
 /// Whether a failed attempt may be followed by another; asked once a failure is known, because a yes spends
 /// retry budget.

@@ -97,6 +97,7 @@ void log_call(const Call& call, const store::CallRecord& made, nanoseconds upstr
   line.cost_estimated = made.cost_estimated;
   line.total = made.total;
   line.upstream = upstream;
+  line.waited = call.waited;
   line.bytes_in = call.exchange.body_bytes();
   line.bytes_out = call.exchange.bytes_sent();
   call.services.log.call(line);

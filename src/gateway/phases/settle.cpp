@@ -35,6 +35,11 @@ void settle(Call& call, Attempt& attempt, policy::CircuitBreaker::Outcome outcom
                               .outcome = outcome,
                               .first_byte = attempt.first_byte,
                               .now = now});
+  // What it gave back may be what somebody waits for, here or at another provider (a team's concurrency).
+  if (call.services.lines.anyone_waits()) {
+    const Subjects subjects = subjects_of(call, attempt);
+    for (const ProviderPlan& each : call.snapshot->providers) each.line->settled(subjects, mono);
+  }
   const ProviderPlan& provider = *attempt.provider;
   if (attempt.cost > NanoUsd{})
     (attempt.cost_estimated ? provider.credit_estimated : provider.credit_actual)->add(attempt.cost.count);

@@ -286,7 +286,8 @@ std::optional<Refusal> MemoryState::refusal_of(const ReservationRequest& request
     const Subject& subject = subjects_[id];
     if (subject.circuit) {
       if (const nanoseconds wait = subject.circuit->retry_after(now); wait > nanoseconds::zero())
-        return Refusal{Reason::policy_circuit_open, id, wait};
+        return Refusal{Reason::policy_circuit_open, id, wait,
+                       subject.circuit->state(now) == CircuitBreaker::State::half_open};
     }
   }
   for (const SubjectId id : request.subjects) {
@@ -294,24 +295,25 @@ std::optional<Refusal> MemoryState::refusal_of(const ReservationRequest& request
       budget.advance(request.now.wall, request.now.doubtful_ahead);
       if (!budget.may_reserve(request.estimate))
         return Refusal{Reason::policy_budget_exceeded, id,
-                       budget.wait_for(request.estimate, request.now.wall)};
+                       budget.wait_for(request.estimate, request.now.wall), false};
     }
   }
-  const auto wait_longer = [&](SubjectId id, nanoseconds wait) {
+  const auto wait_longer = [&](SubjectId id, nanoseconds wait, bool opens_early) {
     if (wait > nanoseconds::zero() && (!refusal || wait > refusal->retry_after))
-      refusal = Refusal{Reason::policy_rate_limited, id, wait};
+      refusal = Refusal{Reason::policy_rate_limited, id, wait, opens_early};
   };
   for (const SubjectId id : request.subjects) {
     Subject& subject = subjects_[id];
-    if (subject.paused_until > now) wait_longer(id, subject.paused_until - now);
-    if (subject.gate) wait_longer(id, subject.gate->wait_for(ask_of(request), now));
+    if (subject.paused_until > now) wait_longer(id, subject.paused_until - now, false);
+    if (subject.gate) wait_longer(id, subject.gate->wait_for(ask_of(request), now), true);
     // Nobody knows when a running attempt ends: a second is an honest guess that keeps callers from
     // hammering.
     if (subject.spec.concurrency && subject.in_flight >= *subject.spec.concurrency)
-      wait_longer(id, seconds{1});
+      wait_longer(id, seconds{1}, true);
     for (auto& [limit, number] : subject.limits) {
-      const std::int64_t cost = limit.spec().unit == LimitUnit::calls ? 1 : request.tokens;
-      wait_longer(id, limit.wait_for(cost, now));
+      const bool is_calls = limit.spec().unit == LimitUnit::calls;
+      // Running attempts may have used fewer tokens than they hold.
+      wait_longer(id, limit.wait_for(is_calls ? 1 : request.tokens, now), !is_calls && subject.in_flight > 0);
     }
   }
   return refusal;
