@@ -236,6 +236,8 @@ TEST_F(HealthTest, ProvidersInFull) {
   health_.set_providers({{"openai", kOpenAi, {"chat", "other"}}, {"geocoder", kGeocoder, {"other"}}});
   count_calls("200", 499);
   count_calls("503", 1, "other");
+  metrics_.queue_depth.with({"openai", "interactive"}).set(2);
+  metrics_.queue_depth.with({"openai", "batch"}).set(5);
   observe(310ms, 10);  // in (250 ms, 500 ms]
   EXPECT_EQ(
       body("/health/providers"),
@@ -244,7 +246,7 @@ TEST_F(HealthTest, ProvidersInFull) {
       R"("monthly_spent_usd":31.400000005,"monthly_held_usd":0.02,"monthly_limit_usd":300},)"
       R"("requests":{"requests_this_minute":12,"minute_limit":60,"daily_count":480,"daily_limit":10000},)"
       R"("circuit_breaker":{"state":"closed","failure_count":2,"can_request":true},)"
-      R"("latency":{"p50_ms":375,"p95_ms":487.5},"error_ratio":0.002,"waiting":0,)"
+      R"("latency":{"p50_ms":375,"p95_ms":487.5},"error_ratio":0.002,"waiting":7,)"
       R"("limits":[{"limit":"60/minute","used":12,"remaining":48},)"
       R"({"limit":"10000/day","used":480,"remaining":9520},)"
       R"({"limit":"90000 tokens/minute","used":1000,"remaining":89000}],)"

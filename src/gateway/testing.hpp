@@ -16,7 +16,7 @@
 /// it.
 namespace penstock::gateway::testing {
 
-/// Keeps what was declared; says yes to everything else.
+/// Keeps what was declared; says yes to everything else, where a test does not say otherwise.
 class FakeState final : public store::SharedState {
  public:
   std::vector<store::SubjectSpec> declared;
@@ -29,8 +29,8 @@ class FakeState final : public store::SharedState {
     for (std::size_t i = 0; i < specs.size(); ++i) ids.push_back(static_cast<store::SubjectId>(100 + i));
     return ids;
   }
-  Awaitable<std::expected<void, store::Refusal>> reserve(store::ReservationRequest) override {
-    co_return std::expected<void, store::Refusal>{};
+  Awaitable<std::expected<void, store::Refusal>> reserve(store::ReservationRequest request) override {
+    co_return on_reserve ? on_reserve(request) : std::expected<void, store::Refusal>{};
   }
   void settle(const store::Settlement&) noexcept override {}
   void pause(store::SubjectId, MonotonicTime) noexcept override {}
@@ -38,6 +38,7 @@ class FakeState final : public store::SharedState {
   void reap(Now) override {}
   std::vector<store::SubjectView> view(Now, std::span<const store::SubjectId>) override { return {}; }
   bool may_retry = true;
+  std::function<std::expected<void, store::Refusal>(const store::ReservationRequest&)> on_reserve;
 
   /// The name and kind of a subject by the id that `declare` gave it.
   [[nodiscard]] std::string name(store::SubjectId id) const {

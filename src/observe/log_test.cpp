@@ -135,6 +135,7 @@ CallLine full_line() {
           .output_tokens = 20,
           .total = nanoseconds{1'234'567},
           .upstream = nanoseconds{1'000'000},
+          .waited = nanoseconds{250'000'000},
           .first_byte = nanoseconds{999},
           .bytes_in = 512,
           .bytes_out = 18'446'744'073'709'551'615U};
@@ -149,7 +150,7 @@ TEST(LogCall, IsOneJsonLine) {
       R"("route":"cheap","consumer":"billing","team":"finance","key":"ci","model":"gpt-4o-mini",)"
       R"("tag":"invoice-7","status":429,"reason":"policy_budget_exceeded","detail":"daily of team finance",)"
       R"("attempts":2,"cost_usd":0.005,"cost_estimated":true,"input_tokens":1000,"output_tokens":20,)"
-      R"("total_ms":1.234,"upstream_ms":1,"first_byte_ms":0,"bytes_in":512,"bytes_out":18446744073709551615})"
+      R"("total_ms":1.234,"upstream_ms":1,"waited_ms":250,"first_byte_ms":0,"bytes_in":512,"bytes_out":18446744073709551615})"
       "\n");
   EXPECT_EQ(members(text).size(), kMembers);
 }
@@ -232,12 +233,33 @@ TEST(LogLevels, HideWhatIsBelow) {
 
 // G10 begins here: a line says what it was given and nothing else, so that what is never passed cannot leak.
 TEST(LogRedact, ALineHoldsOnlyWhatWasPassed) {
-  const std::set<std::string> known = {
-      "time",     "level",       "message",       "call",           "method",       "provider",
-      "endpoint", "route",       "consumer",      "team",           "key",          "model",
-      "tag",      "status",      "reason",        "detail",         "attempts",     "cost_usd",
-      "total_ms", "upstream_ms", "first_byte_ms", "cost_estimated", "input_tokens", "output_tokens",
-      "bytes_in", "bytes_out"};
+  const std::set<std::string> known = {"time",
+                                       "level",
+                                       "message",
+                                       "call",
+                                       "method",
+                                       "provider",
+                                       "endpoint",
+                                       "route",
+                                       "consumer",
+                                       "team",
+                                       "key",
+                                       "model",
+                                       "tag",
+                                       "status",
+                                       "reason",
+                                       "detail",
+                                       "attempts",
+                                       "cost_usd",
+                                       "total_ms",
+                                       "upstream_ms",
+                                       "waited_ms",
+                                       "first_byte_ms",
+                                       "cost_estimated",
+                                       "input_tokens",
+                                       "output_tokens",
+                                       "bytes_in",
+                                       "bytes_out"};
   const std::string secret = "sk-this-must-not-appear";  // lives behind the views' ends
   const std::string around = "openai" + secret;
   CallLine line = full_line();

@@ -80,7 +80,8 @@ Error refusal_error(const Call& call, const Attempt& attempt, const store::Refus
       break;
     default: error.message = info(refusal.reason).title; break;
   }
-  if (refusal.subject != 0) error.detail = "subject " + std::to_string(refusal.subject);
+  if (refusal.reason != Reason::policy_queue_full && refusal.reason != Reason::policy_deadline_exceeded)
+    error.detail = "subject " + std::to_string(refusal.subject);
   return error;
 }
 

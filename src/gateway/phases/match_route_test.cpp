@@ -3,6 +3,8 @@
 namespace penstock::gateway {
 namespace {
 
+using namespace std::chrono_literals;
+
 using testing::Gateway;
 
 constexpr std::string_view kConfig = R"(
@@ -125,6 +127,22 @@ TEST_F(MatchRouteTest, SteeringFieldsAreCheckedBeforeAnythingIsSpent) {
   EXPECT_EQ(match("/p/a/x", "Penstock-Tag: " + std::string(64, 'x') + "\n"), "ok");
   EXPECT_EQ(last_->tag, std::string(64, 'x'));
   EXPECT_EQ(match("/p/a/x", "Penstock-Tag: " + std::string(65, 'x') + "\n"), "400");
+}
+
+TEST_F(MatchRouteTest, WaitAndLaneAreRead) {
+  const std::pair<const char*, milliseconds> waits[] = {{"0", 0ms}, {"0s", 0ms},  {"500ms", 500ms},
+                                                        {"2s", 2s}, {"3m", 3min}, {"99999999m", 24h}};
+  for (const auto& [text, wait] : waits) {
+    EXPECT_EQ(match("/p/a/x", "Penstock-Wait: " + std::string(text) + "\n"), "ok") << text;
+    EXPECT_EQ(last_->wait_asked, wait) << text;
+  }
+  EXPECT_EQ(match("/p/a/x", "Penstock-Lane: Batch\n"), "ok");
+  EXPECT_EQ(last_->lane_asked, policy::WaitLane::batch);
+  EXPECT_EQ(match("/p/a/x"), "ok");
+  EXPECT_EQ(last_->wait_asked, std::nullopt);
+  EXPECT_EQ(last_->lane_asked, std::nullopt);
+  for (const char* bad : {"5", "1.5s", "+1s", "2 s", "1h", "ms"})
+    EXPECT_EQ(match("/p/a/x", "Penstock-Wait: " + std::string(bad) + "\n"), "400") << bad;
 }
 
 TEST_F(MatchRouteTest, AllowListsNameProvidersAndRoutesApart) {

@@ -46,14 +46,14 @@ class ClientWatch {
 /// Adds to the call's waiting time, however the wait ends.
 class WaitClock {
  public:
-  explicit WaitClock(Call& call) : call_(call) {}
+  WaitClock(Call& call, MonotonicTime began) : call_(call), began_(began) {}
   ~WaitClock() { call_.waited += std::chrono::steady_clock::now() - began_; }
   WaitClock(const WaitClock&) = delete;
   WaitClock& operator=(const WaitClock&) = delete;
 
  private:
   Call& call_;
-  MonotonicTime began_ = std::chrono::steady_clock::now();
+  MonotonicTime began_;
 };
 
 void count_wait(Call& call, const ProviderPlan& provider) {
@@ -110,7 +110,7 @@ Awaitable<std::expected<void, store::Refusal>> wait_turn(Call& call, const Attem
                             arrival_of(call, attempt, request.subjects.subspan(1), call.now.mono),
                             call.worker.io.get_executor(), timer);
   if (auto entered = place.enter(call.now.mono); !entered) co_return entered;
-  const WaitClock clock(call);
+  const WaitClock clock(call, call.now.mono);
   count_wait(call, provider);
   const ClientWatch watch(client, place.timer());
   for (;;) {

@@ -55,6 +55,29 @@ TEST_P(SharedStateContract, ABudgetRefusalTellsWhenItMayFit) {
   hold(ids, {.estimate = 1});
 }
 
+// Who waits for it is woken by settlements then; for everything else a settlement changes nothing.
+TEST_P(SharedStateContract, ARefusalTellsWhetherASettlementMayMakeRoom) {
+  SubjectSpec places = subject(SubjectKind::provider, "places");
+  places.concurrency = 1;
+  SubjectSpec sick = subject(SubjectKind::provider, "sick");
+  sick.circuit = policy::CircuitSpec{.min_calls = 1, .cooldown = 1s, .half_open_trials = 1};
+  const auto ids = declare({places, with_limits(SubjectKind::provider, "calls", {calls(1, 1min)}),
+                            with_limits(SubjectKind::provider, "tokens", {tokens(10, 1min)}), sick});
+  hold({ids[0]}, {});
+  EXPECT_TRUE(refused({ids[0]}, {}).opens_early);
+  hold({ids[1]}, {});
+  EXPECT_FALSE(refused({ids[1]}, {}).opens_early);
+  const AttemptId spends = hold({ids[2]}, {.tokens = 10});
+  EXPECT_TRUE(refused({ids[2]}, {.tokens = 1}).opens_early);
+  settle(spends, Ending::actual);
+  EXPECT_FALSE(refused({ids[2]}, {.tokens = 1}).opens_early) << "nothing runs that could give tokens back";
+  settle(hold({ids[3]}, {}), Ending::actual, 0, CircuitOutcome::failure);
+  EXPECT_FALSE(refused({ids[3]}, {}).opens_early) << "open";
+  advance(1s);
+  hold({ids[3]}, {});
+  EXPECT_TRUE(refused({ids[3]}, {}).opens_early) << "a trial is under way";
+}
+
 TEST_P(SharedStateContract, ARefusalByAnySubjectChangesNothing) {
   SubjectSpec provider = with_budgets(SubjectKind::provider, "p", {daily(1000)});
   provider.limits = {calls(10, 1min), tokens(1000, 1min)};
