@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "app/demo.hpp"
+#include "app/ledger_commands.hpp"
 #include "app/process.hpp"
 #include "config/key.hpp"
 #include "config/load.hpp"
@@ -101,6 +102,27 @@ int main(int argc, char** argv) {
   key_command->require_subcommand(1);
   auto* key_new =
       key_command->add_subcommand("new", "Make a key; prints it once, with the hash for the configuration");
+
+  auto* ledger_command = app.add_subcommand("ledger", "What was spent (docs/ledger.md)");
+  ledger_command->require_subcommand(1);
+  std::string url;
+  auto* verify_command =
+      ledger_command->add_subcommand("verify", "Recompute every balance; 0 where everything agrees");
+  verify_command->add_option("-c,--config", path, "The configuration file")->required()->type_name("FILE");
+  verify_command->add_option("--url", url, "A running gateway that must agree: http://127.0.0.1:8080")
+      ->type_name("URL");
+  app::ExportOptions exported;
+  auto* export_command = ledger_command->add_subcommand("export", "Write calls or attempts, oldest first");
+  export_command->add_option("-c,--config", path, "The configuration file")->required()->type_name("FILE");
+  export_command->add_option("--format", exported.format, "csv or ndjson")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, app::ExportFormat>{
+          {"csv", app::ExportFormat::csv}, {"ndjson", app::ExportFormat::ndjson}}));
+  export_command->add_option("--what", exported.what, "calls or attempts")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, app::ExportWhat>{
+          {"calls", app::ExportWhat::calls}, {"attempts", app::ExportWhat::attempts}}));
+  export_command->add_option("--from", exported.from, "The first day (UTC), such as 2026-11-01")
+      ->type_name("WHEN");
+  export_command->add_option("--to", exported.to, "The day after the last one")->type_name("WHEN");
   auto* version_command = app.add_subcommand("version", "Print the version");
 
   CLI11_PARSE(app, argc, argv);
@@ -109,6 +131,12 @@ int main(int argc, char** argv) {
     if (check_command->parsed()) return check(path);
     if (demo_command->parsed()) return app::run_demo(demo);
     if (key_new->parsed()) return new_key();
+    if (verify_command->parsed() || export_command->parsed()) {
+      const auto loaded = config::load_config(path, config::real_sources());
+      if (!loaded) return print_mistakes(loaded.error(), stderr), 1;
+      return verify_command->parsed() ? app::verify_ledger(*loaded, url)
+                                      : app::print_ledger(*loaded, exported);
+    }
     if (version_command->parsed()) std::printf("penstock %s\n", PENSTOCK_VERSION);
     return 0;
   } catch (const std::exception& error) {
