@@ -242,7 +242,7 @@ Result<void> Connection::run_script(const std::string& script) {
 
 Result<std::string> Connection::prepared(std::string_view statement) {
   if (const auto found = statements_.find(statement); found != statements_.end()) return found->second;
-  const std::string name = "s" + std::to_string(statements_.size());
+  std::string name = "s" + std::to_string(statements_.size());
   start_timer();
   const std::string text(statement);
   if (PQsendPrepare(handle_.get(), name.c_str(), text.c_str(), 0, nullptr) == 0) return fail(statement);

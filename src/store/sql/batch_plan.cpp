@@ -58,9 +58,9 @@ class Planner {
     bool changed = false;
   };
 
-  void add(AttemptRow row, Origin origin) {
+  void add(const AttemptRow& row, Origin origin) {
     index_.emplace(row.id, rows_.size());
-    rows_.push_back({std::move(row), origin});
+    rows_.push_back({row, origin});
   }
   void see(WallTime at) { plan_.at = std::max(plan_.at, at); }
 
@@ -106,7 +106,7 @@ class Planner {
       if (!change.is_new) return post(row, change.before, change.now.end, false);
     }
     post(row, {}, row.end, true);
-    add(std::move(row), Origin::batch);
+    add(row, Origin::batch);
   }
 
   void take_calls() {

@@ -41,7 +41,6 @@ constexpr std::array<std::string_view, 5> kTotals{"reserved", "spent", "overrun"
 std::string compare(std::string_view left, std::string_view right) {
   std::string sums;
   std::string differs;
-  std::string zeros;
   for (const std::string_view total : kTotals) {
     const std::string name(total);
     for (const char* side : {"l_", "r_"}) sums += ", CAST(sum(" + (side + name) + ") AS bigint)";
