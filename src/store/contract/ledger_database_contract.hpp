@@ -496,7 +496,7 @@ TEST_P(LedgerDatabaseContract, RetentionTakesRowsAndLeavesTotals) {
   LedgerBatch batch;
   for (int day = 0; day < 4; ++day)
     for (int i = 0; i < 3; ++i) {
-      const auto sequence = static_cast<std::uint64_t>(10 * day + i);
+      const auto sequence = 10 * static_cast<std::uint64_t>(day) + static_cast<std::uint64_t>(i);
       const WallTime at = kMonday + days{day} + seconds{i};
       batch.attempts.push_back(whole(attempt(sequence, at, 10), settled(at, 10)));
       batch.calls.push_back(call_of(sequence, at, 10));
