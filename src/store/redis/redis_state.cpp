@@ -1,14 +1,20 @@
 #include "store/redis/redis_state.hpp"
 
+#include <atomic>
 #include <cassert>
 #include <charconv>
+#include <condition_variable>
 #include <future>
+#include <mutex>
+#include <thread>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/unordered/unordered_flat_map.hpp>
 
+#include "store/memory/memory_state.hpp"
 #include "store/redis/functions.hpp"
 #include "store/redis/link.hpp"
 

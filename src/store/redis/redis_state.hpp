@@ -1,15 +1,7 @@
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
-#include <mutex>
-#include <thread>
-
-#include <boost/unordered/unordered_flat_map.hpp>
-
 #include "base/result.hpp"
 #include "store/history.hpp"
-#include "store/memory/memory_state.hpp"
 #include "store/redis/redis_url.hpp"
 #include "store/shared_state.hpp"
 
