@@ -84,7 +84,6 @@ void Fold::end(const AttemptId& id, AttemptEnd end) {
 void Fold::settle(const SettleRecord& record) {
   // A late settlement corrects the charge: it is open again, as it were, for this one step.
   if (const auto late = expired_.find(record.id); late != expired_.end()) {
-    (void)change_of(late->second);
     open_.emplace(record.id, std::move(late->second));
     expired_.erase(late);
   }

@@ -308,7 +308,7 @@ TEST_F(LedgerWriterTest, LanesAreReadInTheOrderOfWhatHappened) {
   const auto work = [&](std::uint64_t own) {
     const std::uint64_t other = 1 - own;
     std::uint64_t settled = 0;
-    for (std::uint64_t id = 1; settled < kEach && !HasFailure();) {
+    for (std::uint64_t id = 1; (id <= kEach || settled < kEach) && !HasFailure();) {
       if (id <= kEach) {
         if (!reserve(2 * id + own)) ADD_FAILURE() << id;
         reserved[own] = id++;
