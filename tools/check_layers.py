@@ -24,7 +24,8 @@ ALLOWED = {
     "store/sql": ["base", "policy", "observe", "store"],
     "store/sqlite": ["base", "policy", "observe", "vector", "store", "store/sql"],
     "store/postgres": ["base", "policy", "observe", "vector", "store", "store/sql"],
-    "store/redis": ["base", "policy", "observe", "vector", "store"],
+    # What each replica decides alone, circuits and its share of limits, is a state in memory.
+    "store/redis": ["base", "policy", "observe", "vector", "store", "store/memory"],
     "gateway": ["base", "policy", "vector", "observe", "config", "http", "store"],
     "control": ["base", "policy", "vector", "observe", "config", "http", "store"],
 }

@@ -25,6 +25,10 @@ constexpr int kAskSeconds = 10;
 constexpr seconds kSettleWait{15};
 constexpr std::size_t kMaxAnswer = 64U << 20U;
 
+Error make_error(std::string message, std::string detail) {
+  return refuse(Reason::gateway_error, std::move(message), std::move(detail)).error();
+}
+
 int say(const Error& error) {
   std::fprintf(stderr, "penstock: %s: %s\n", error.message.c_str(), error.detail.c_str());
   return 1;
@@ -230,7 +234,7 @@ int compare_with_gateway(const config::Config& config, store::LedgerDatabase& da
 
 int verify_ledger(const config::Config& config, const std::string& url) {
   if (config.ledger.database == config::Ledger::Database::none)
-    return say(Error{.message = "there is no ledger", .detail = "ledger.database is none"});
+    return say(make_error("there is no ledger", "ledger.database is none"));
   bool is_running = false;
   if (auto applied = apply_journal(config, is_running); !applied) return say(applied.error());
   if (is_running && url.empty())
@@ -264,8 +268,8 @@ int print_ledger(const config::Config& config, const ExportOptions& options) {
     if (text->empty()) continue;
     const auto moment = parse_moment(*text);
     if (!moment)
-      return say(Error{.message = "cannot read " + *text,
-                       .detail = "expected a day such as 2026-11-24, or 2026-11-24T12:00:00Z (UTC)"});
+      return say(make_error("cannot read " + *text,
+                            "expected a day such as 2026-11-24, or 2026-11-24T12:00:00Z (UTC)"));
     *place = *moment;
   }
   const auto database = ledger_database_of(config.ledger, "export");

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "app/stores.hpp"
 #include "app/surface.hpp"
 #include "config/config.hpp"
 #include "control/health.hpp"
@@ -18,7 +19,6 @@
 #include "http/server.hpp"
 #include "http/tls.hpp"
 #include "observe/log.hpp"
-#include "store/memory/memory_state.hpp"
 #include "store/memory/memory_stores.hpp"
 
 namespace penstock::app {
@@ -26,6 +26,7 @@ namespace {
 
 constexpr seconds kUpdateEvery{15};  // gauges of providers
 constexpr seconds kReapEvery{1};     // leases, idle connections
+constexpr seconds kLedgerWait{3};    // for what is not in the database when the process ends
 
 observe::Level level_of(config::LogLevel level) {
   switch (level) {
@@ -87,9 +88,39 @@ struct Lane {
   }
 };
 
+/// Changed ledgers and states are other ones: they take effect at the next start.
+bool same_stores(const config::Config& a, const config::Config& b) {
+  return a.ledger.directory == b.ledger.directory && a.ledger.database == b.ledger.database &&
+         a.ledger.url.reveal() == b.ledger.url.reveal() && a.ledger.sync == b.ledger.sync &&
+         a.ledger.sync_interval == b.ledger.sync_interval &&
+         a.ledger.max_journal_bytes == b.ledger.max_journal_bytes &&
+         a.ledger.retention_days == b.ledger.retention_days && a.state.redis == b.state.redis &&
+         a.state.user == b.state.user && a.state.password.reveal() == b.state.password.reveal() &&
+         a.state.domain == b.state.domain && a.state.replica == b.state.replica &&
+         a.state.on_lost == b.state.on_lost && a.state.timeout == b.state.timeout &&
+         a.state.allow_volatile == b.state.allow_volatile;
+}
+
 }  // namespace
 
 struct Process::Impl {
+  /// What stands on the stores, which only start() can open.
+  struct Parts {
+    Parts(Impl& self, store::SharedState& state)
+        : health(state, self.metrics, PENSTOCK_VERSION),
+          services{.state = state,
+                   .caller_limits = self.stores->caller_limits(),
+                   .ledger = self.stores->ledger(),
+                   .metrics = self.metrics,
+                   .log = self.log,
+                   .clock = self.clock,
+                   .epoch = self.epoch},
+          surface(self.workers, health) {}
+    control::Health health;
+    gateway::Services services;
+    Surface surface;
+  };
+
   Impl(config::Config given, int log_fd)
       : config(std::move(given)),
         log(log_fd, level_of(config.log.level), &metrics.log_lines_dropped.with({})) {}
@@ -98,19 +129,10 @@ struct Process::Impl {
   observe::Metrics metrics;
   observe::Log log;
   gateway::GuardedClock clock;
-  store::MemoryState state;
-  store::MemoryCallerLimits caller_limits;
-  store::MemoryLedger ledger;
-  control::Health health{state, metrics, PENSTOCK_VERSION};
-  gateway::Services services{.state = state,
-                             .caller_limits = caller_limits,
-                             .ledger = ledger,
-                             .metrics = metrics,
-                             .log = log,
-                             .clock = clock,
-                             .epoch = random_epoch()};
+  const std::uint64_t epoch = random_epoch();
+  std::unique_ptr<Stores> stores;
+  std::unique_ptr<Parts> parts;
   std::deque<gateway::Worker> workers;
-  Surface surface{workers, health};
   std::unique_ptr<http::Server::Shared> shared;
   std::deque<Lane> lanes;
   std::atomic<std::shared_ptr<const gateway::Snapshot>>
@@ -125,30 +147,34 @@ struct Process::Impl {
   std::thread background;
 
   void listen_to_state() {
-    state.listen({.circuit_changed =
-                      [this](store::SubjectId subject, policy::CircuitBreaker::State circuit) {
-                        health.circuit_changed(subject, circuit);
-                      },
-                  .overrun =
-                      [this](store::SubjectId subject, NanoUsd amount) {
-                        const auto current = snapshot.load();
-                        const auto found = current->provider_by_subject.find(subject);
-                        std::string_view name = "other";
-                        if (found != current->provider_by_subject.end()) name = found->second->config->name;
-                        metrics.overrun.with({name}).add(amount.count);
-                      },
-                  .lease_expired = [this](AttemptId) { metrics.reservations_expired.with({}).add(); }});
+    stores->state().listen(
+        {.circuit_changed =
+             [this](store::SubjectId subject, policy::CircuitBreaker::State circuit) {
+               parts->health.circuit_changed(subject, circuit);
+             },
+         .overrun =
+             [this](store::SubjectId subject, NanoUsd amount) {
+               const auto current = snapshot.load();
+               const auto found = current->provider_by_subject.find(subject);
+               std::string_view name = "other";
+               if (found != current->provider_by_subject.end()) name = found->second->config->name;
+               metrics.overrun.with({name}).add(amount.count);
+             },
+         .lease_expired = [this](AttemptId) { metrics.reservations_expired.with({}).add(); }});
   }
 
   Result<void> adopt(config::Config next) {
-    auto made = gateway::Snapshot::make(std::move(next), state, services.lines, metrics, clock.now());
+    auto made = gateway::Snapshot::make(std::move(next), stores->state(), parts->services.lines, metrics,
+                                        clock.now());
     if (!made) return std::unexpected(made.error());
     const std::shared_ptr<const gateway::Snapshot> adopted = std::move(*made);
-    snapshot.store(adopted);
+    if (auto kept = stores->check(adopted->subjects); !kept) return kept;
+    const auto before = snapshot.exchange(adopted);
+    if (before) stores->note_budgets(before->subjects, adopted->subjects, clock.now().wall);
     directory = std::make_shared<store::MemoryDirectory>(adopted->keys);
-    health.set_providers(provider_infos(*adopted));
+    parts->health.set_providers(provider_infos(*adopted));
     log.set_level(level_of(adopted->config.log.level));
-    health.update(clock.now());
+    parts->health.update(clock.now());
     return {};
   }
 
@@ -157,7 +183,7 @@ struct Process::Impl {
     const auto trust = clock.trust();
     if (trust == told_trust) return;
     told_trust = trust;
-    health.clock_changed(trust);
+    parts->health.clock_changed(trust);
     const std::string ahead =
         std::to_string((WallTime{std::chrono::system_clock::now()} - clock.now().wall) / seconds{1});
     switch (trust) {
@@ -180,9 +206,9 @@ struct Process::Impl {
       lock.unlock();
       watch_clock();
       const Now now = clock.now();
-      state.reap(now);
+      stores->tick(now);
       if (now.mono >= next_update) {
-        health.update(now);
+        parts->health.update(now);
         next_update = now.mono + kUpdateEvery;
       }
       lock.lock();
@@ -201,12 +227,17 @@ Result<void> Process::start() {
   Impl& self = *impl_;
   const config::Listen listen = self.config.listen;
   self.metrics.build_info.with({PENSTOCK_VERSION}).set(1);
-  self.metrics.state_degraded.with({"shared_state"}).set(0);
+  auto stores = Stores::open(self.config, self.epoch, self.metrics, self.log);
+  if (!stores) return std::unexpected(stores.error());
+  self.stores = std::move(*stores);
+  self.parts = std::make_unique<Impl::Parts>(self, self.stores->state());
+  self.parts->health.set_stores(self.stores->ask_shared_state(), self.stores->ask_ledger());
   self.listen_to_state();
+  if (auto started = self.stores->start(); !started) return started;
   if (auto adopted = self.adopt(self.config); !adopted) return adopted;
 
-  self.shared =
-      std::make_unique<http::Server::Shared>(self.surface, server_options(listen), listen.max_connections);
+  self.shared = std::make_unique<http::Server::Shared>(self.parts->surface, server_options(listen),
+                                                       listen.max_connections);
   self.shared->open = &self.metrics.connections.with({"downstream"});
   self.shared->opened = &self.metrics.connections_opened.with({"downstream"});
   if (listen.tls) {
@@ -222,7 +253,7 @@ Result<void> Process::start() {
   const std::size_t count =
       listen.workers != 0 ? listen.workers : std::max(1U, std::thread::hardware_concurrency());
   for (std::size_t i = 0; i < count; ++i) {
-    Lane& lane = self.lanes.emplace_back(self.services, *self.shared, self.workers, i);
+    Lane& lane = self.lanes.emplace_back(self.parts->services, *self.shared, self.workers, i);
     auto bound = lane.server.listen(endpoint);
     if (!bound) return std::unexpected(bound.error());
     endpoint = *bound;  // the others share the port that the first was given
@@ -235,6 +266,7 @@ Result<void> Process::start() {
     lane.sweep_pools();
     lane.thread = std::thread([&lane] { lane.io.run(); });
   }
+  self.stores->tick(self.clock.now());
   self.background = std::thread([&self] { self.run_background(); });
   return {};
 }
@@ -245,6 +277,9 @@ Result<void> Process::reload(config::Config config) {
   Impl& self = *impl_;
   if (config.listen != self.config.listen)
     self.log.write(observe::Level::warn, "changed settings under `listen` take effect at the next start");
+  if (!same_stores(config, self.config))
+    self.log.write(observe::Level::warn,
+                   "changed settings under `ledger` and `state` take effect at the next start");
   if (auto adopted = self.adopt(std::move(config)); !adopted) return adopted;
   for (Lane& lane : self.lanes)
     boost::asio::post(lane.io, [&lane, snapshot = self.snapshot.load(), directory = self.directory] {
@@ -255,8 +290,8 @@ Result<void> Process::reload(config::Config config) {
 
 bool Process::stop(milliseconds bound) {
   Impl& self = *impl_;
-  self.health.set_draining();
-  self.services.lines.close();  // who has not started must not keep the process
+  self.parts->health.set_draining();
+  self.parts->services.lines.close();  // who has not started must not keep the process
   for (Lane& lane : self.lanes) boost::asio::post(lane.io, [&lane] { lane.server.drain(); });
   // Each worker ends by itself once its last connection has.
   const auto deadline = std::chrono::steady_clock::now() + bound;
@@ -278,6 +313,7 @@ bool Process::stop(milliseconds bound) {
   // first, since their sockets belong to the io_contexts.
   for (gateway::Worker& worker : self.workers) worker.generation.reset();
   self.lanes.clear();
+  self.stores->close(kLedgerWait);
   self.log.flush();
   return all_idle;
 }

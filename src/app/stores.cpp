@@ -1,11 +1,13 @@
 #include "app/stores.hpp"
 
+#include <array>
 #include <condition_variable>
 #include <thread>
 
+#include <fmt/format.h>
 #include <unistd.h>
 
-#include "gateway/budget_changes.hpp"
+#include "store/budget_changes.hpp"
 #include "store/journal/journal_ledger.hpp"
 #include "store/journal/journaled_state.hpp"
 #include "store/journal/ledger_writer.hpp"
@@ -13,6 +15,7 @@
 #include "store/memory/memory_state.hpp"
 #include "store/memory/memory_stores.hpp"
 #include "store/postgres/postgres_ledger.hpp"
+#include "store/redis/redis_state.hpp"
 #include "store/sqlite/sqlite_ledger.hpp"
 
 namespace penstock::app {
@@ -126,6 +129,28 @@ class Forgetter {
   std::thread thread_;
 };
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "replica";
+}
+
+/// `replica` names this one among those that share the server: the ledger's, where there is one.
+Result<store::RedisOptions> redis_options(const config::State& config, std::string replica) {
+  auto url = store::parse_redis_url(config.redis);
+  if (!url) return refuse(Reason::gateway_error, "cannot use state.redis", url.error());
+  url->user = config.user;
+  url->password = config.password.reveal();
+  if (!config.replica.empty()) replica = config.replica;
+  return store::RedisOptions{.url = std::move(*url),
+                             .domain = config.domain,
+                             .replica = std::move(replica),
+                             .command_timeout = config.timeout,
+                             .on_lost = config.on_lost == config::OnLost::share
+                                            ? store::RedisOptions::OnLost::share
+                                            : store::RedisOptions::OnLost::closed,
+                             .allow_volatile = config.allow_volatile};
+}
+
 }  // namespace
 
 struct Stores::Impl {
@@ -135,11 +160,16 @@ struct Stores::Impl {
   std::string database_kind;
   std::unique_ptr<Durable> durable;  // none: everything is in memory
   store::MemoryState memory;
+  std::unique_ptr<store::RedisState> redis;  // none: the state is in memory
   std::unique_ptr<store::JournaledState> journaled;
   store::MemoryCallerLimits caller_limits;
   store::MemoryLedger memory_ledger;
   std::unique_ptr<Forgetter> forgetter;
 
+  [[nodiscard]] store::SharedState& state() {
+    if (redis) return *redis;
+    return memory;
+  }
   [[nodiscard]] bool is_closed() const { return durable && !durable->journal->accepts(); }
 };
 
@@ -167,21 +197,31 @@ Result<std::unique_ptr<Stores>> Stores::open(const config::Config& config, std::
     impl->durable = std::move(*durable);
     impl->database_kind =
         config.ledger.database == config::Ledger::Database::sqlite ? "sqlite" : "postgresql";
-    impl->memory.set_history(impl->durable->history.get());
-    impl->journaled = std::make_unique<store::JournaledState>(
-        impl->memory, *impl->durable->journal,
-        [&memory = impl->memory](const store::ReservationRequest& request) {
-          return memory.reserve_now(request);
-        });
     impl->forgetter = std::make_unique<Forgetter>(*impl->durable->database,
                                                   std::chrono::days{config.ledger.retention_days}, log);
+  }
+  if (!config.state.redis.empty()) {
+    auto options =
+        redis_options(config.state, impl->durable ? impl->durable->directory.replica_name() : host_name());
+    if (!options) return std::unexpected(options.error());
+    impl->redis = std::make_unique<store::RedisState>(std::move(*options));
+  }
+  if (impl->durable) {
+    impl->state().set_history(impl->durable->history.get());
+    store::JournaledState::ReserveNow at_once;
+    if (!impl->redis)
+      at_once = [&memory = impl->memory](const store::ReservationRequest& request) {
+        return memory.reserve_now(request);
+      };
+    impl->journaled =
+        std::make_unique<store::JournaledState>(impl->state(), *impl->durable->journal, std::move(at_once));
   }
   return std::unique_ptr<Stores>(new Stores(std::move(impl)));
 }
 
 store::SharedState& Stores::state() noexcept {
   if (impl_->journaled) return *impl_->journaled;
-  return impl_->memory;
+  return impl_->state();
 }
 
 store::CallerLimits& Stores::caller_limits() noexcept { return impl_->caller_limits; }
@@ -191,7 +231,30 @@ store::Ledger& Stores::ledger() noexcept {
   return impl_->memory_ledger;
 }
 
-control::AskStore Stores::ask_shared_state() { return {}; }
+Result<void> Stores::start() { return impl_->redis ? impl_->redis->start() : Result<void>{}; }
+
+Result<void> Stores::check(std::span<const store::SubjectSpec> subjects) const {
+  return impl_->redis ? impl_->redis->check(subjects) : Result<void>{};
+}
+
+control::AskStore Stores::ask_shared_state() {
+  if (!impl_->redis) return {};
+  return [&redis = *impl_->redis] {
+    const store::RedisStatus now = redis.status();
+    control::StoreStatus status;
+    using State = control::StoreStatus::State;
+    status.state = now.degraded || now.learning ? State::degraded : State::ok;
+    status.problem = now.degraded   ? now.reason
+                     : now.learning ? "hard budgets wait for what the other replicas know"
+                                    : now.unsafe;
+    status.texts = {{"epoch", now.epoch}};
+    status.numbers = {
+        {"replicas", now.replicas},
+        {"latency_us", std::chrono::duration_cast<std::chrono::microseconds>(now.last_latency).count()},
+        {"unsettled", static_cast<std::int64_t>(now.unsettled)}};
+    return status;
+  };
+}
 
 control::AskStore Stores::ask_ledger() {
   if (!impl_->durable) return {};
@@ -219,7 +282,8 @@ control::AskStore Stores::ask_ledger() {
 
 void Stores::tick(Now now) {
   state().reap(now);
-  impl_->metrics.state_degraded.with({"shared_state"}).set(0);
+  impl_->metrics.state_degraded.with({"shared_state"})
+      .set(impl_->redis && impl_->redis->status().degraded ? 1 : 0);
   if (!impl_->durable) return;
   const store::LedgerStatus status = impl_->durable->writer->status(now.mono);
   impl_->metrics.state_degraded.with({"ledger"}).set(impl_->is_closed() || !status.database_ok ? 1 : 0);
@@ -232,7 +296,7 @@ void Stores::tick(Now now) {
 void Stores::note_budgets(std::span<const store::SubjectSpec> before,
                           std::span<const store::SubjectSpec> after, WallTime now) {
   if (!impl_->durable) return;
-  for (const store::BudgetChange& change : gateway::budget_changes(before, after, now))
+  for (const store::BudgetChange& change : store::budget_changes(before, after, now, "configuration file"))
     impl_->durable->journal->budget(change);
 }
 

@@ -34,6 +34,13 @@ class Stores {
   [[nodiscard]] control::AskStore ask_shared_state();  ///< null: it is in this process
   [[nodiscard]] control::AskStore ask_ledger();        ///< null: there is none
 
+  /// After state().listen(): connects to what is elsewhere. Errors: a server that answers and refuses; never
+  /// that it is gone.
+  [[nodiscard]] Result<void> start();
+  /// Whether these subjects' hard budgets can be kept where they are. Errors: names the setting of the
+  /// server.
+  [[nodiscard]] Result<void> check(std::span<const store::SubjectSpec> subjects) const;
+
   /// Ends leases and sets the stores' gauges. About once a second.
   void tick(Now now);
   /// Writes down how budgets changed from one configuration to the next.

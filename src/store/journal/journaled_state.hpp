@@ -46,6 +46,7 @@ class JournaledState final : public SharedState {
   [[nodiscard]] Awaitable<std::expected<void, Refusal>> reserve(ReservationRequest request) override;
   void settle(const Settlement& settlement) noexcept override;
   void pause(SubjectId provider, MonotonicTime until) noexcept override { inner_.pause(provider, until); }
+  void learn(const Lesson& lesson) noexcept override { inner_.learn(lesson); }
   [[nodiscard]] bool try_retry(SubjectId provider, MonotonicTime now) noexcept override {
     return inner_.try_retry(provider, now);
   }
