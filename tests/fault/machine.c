@@ -6,8 +6,7 @@
 //                    kill-torn:N     half of the Nth write, then SIGKILL
 //                    power:N         as kill-after, but all that was written since the last sync is gone
 //                    sync-error:N    the Nth fdatasync or fsync of a journal file, and all later ones, fail with EIO
-//                    full:N          the Nth write or allocation of a journal file, and all later ones, fail with
-//                                    ENOSPC
+//                    full:N          the Nth allocation of a journal file, and all later ones, fail with ENOSPC
 //   MACHINE_CLOCK    a file of 8 bytes: nanoseconds to add to the wall clock, read at every look
 //
 // A journal file is one whose path holds "/journal/".
@@ -108,17 +107,12 @@ static _Noreturn void lose_power(void) {
   die();
 }
 
-/// Says how many of `size` bytes to write; -1: fail with errno.
-static ssize_t before_write(const char* path, size_t size) {
-  (void)path;
+/// Says how many of `size` bytes to write.
+static size_t before_write(size_t size) {
   const long number = atomic_fetch_add(&count, 1) + 1;
   if (fault == kill_before && number == fault_at) die();
-  if (fault == kill_torn && number == fault_at) return (ssize_t)(size / 2);
-  if (fault == full && number >= fault_at) {
-    errno = ENOSPC;
-    return -1;
-  }
-  return (ssize_t)size;
+  if (fault == kill_torn && number == fault_at) return size / 2;
+  return size;
 }
 
 static void after_write(const char* path, off_t from, ssize_t written) {
@@ -130,19 +124,16 @@ static void after_write(const char* path, off_t from, ssize_t written) {
 
 static ssize_t write_at(int fd, const void* data, size_t size, off_t offset) {
   char path[512];
-  const int counts = fault != none && fault != sync_error && is_journal(fd, path, sizeof path);
+  const int counts = fault != none && fault != sync_error && fault != full && is_journal(fd, path, sizeof path);
   if (!counts) {
     return offset < 0 ? syscall(SYS_write, fd, data, size) : syscall(SYS_pwrite64, fd, data, size, offset);
   }
   pthread_mutex_lock(&mutex);
-  const ssize_t most = before_write(path, size);
-  ssize_t written = -1;
-  if (most >= 0) {
-    const off_t from = offset < 0 ? lseek(fd, 0, SEEK_CUR) : offset;
-    written = offset < 0 ? syscall(SYS_write, fd, data, (size_t)most)
-                         : syscall(SYS_pwrite64, fd, data, (size_t)most, offset);
-    after_write(path, from, written);
-  }
+  const size_t most = before_write(size);
+  const off_t from = offset < 0 ? lseek(fd, 0, SEEK_CUR) : offset;
+  const ssize_t written =
+      offset < 0 ? syscall(SYS_write, fd, data, most) : syscall(SYS_pwrite64, fd, data, most, offset);
+  after_write(path, from, written);
   pthread_mutex_unlock(&mutex);
   return written;
 }

@@ -10,7 +10,7 @@ from harness import PENSTOCK, until
 
 
 def journal_files(folder):
-    return sorted((folder / "penstock-data" / "journal").glob("*.log"))
+    return sorted((folder / "penstock-data" / "journal").glob("*.journal"))
 
 
 @pytest.mark.parametrize("sync", ["interval", "always"])
@@ -40,14 +40,14 @@ def test_power_failure(tmp_path, mock, machine, sync):
 
 def test_a_full_disk_refuses_before_it_loses(tmp_path, mock, machine):
     folder = tmp_path / "gateway"
-    gateway = start(folder, priced(mock, 1_000), machine=machine, fault="full:400")
+    gateway = start(folder, priced(mock, 1_000, ledger={"max_journal": "2MiB"}), machine=machine, fault="full:8")
     load = Load([gateway.port], threads=4).start()
-    until(lambda: load.refused.get("policy_state_unavailable", 0) > 10)
+    until(lambda: load.refused.get("policy_state_unavailable", 0) > 10, seconds=60)
+    until(lambda: gateway.health("/health/ready")["status"] == "closed")
     load.stop()
     quiet(mock)
     assert load.answered > 0
     assert set(load.refused) == {"policy_state_unavailable"}
-    assert gateway.health("/health/ready")["status"] == "closed"
     kill(gateway)
     gateway = start(folder, priced(mock, 1_000))  # on a machine with room again
     settled, _ = spent(gateway.port)
@@ -60,7 +60,7 @@ def test_a_disk_that_cannot_sync_ends_the_process(tmp_path, mock, machine):
     """After a failed fsync nobody knows what is on the disk (the kernel may have dropped the pages): going on would
     promise what cannot be kept."""
     folder = tmp_path / "gateway"
-    gateway = start(folder, priced(mock, 1_000), machine=machine, fault="sync-error:3")
+    gateway = start(folder, priced(mock, 1_000), machine=machine, fault="sync-error:30")
     load = Load([gateway.port], threads=4).start()
     assert gateway.process.wait(timeout=30) != 0
     load.stop()
@@ -85,7 +85,7 @@ def test_damage_is_refused_with_its_place(tmp_path, mock):
     file = max(journal_files(folder), key=lambda one: one.read_bytes().rstrip(b"\0").__len__())
     content = bytearray(file.read_bytes())
     whole = len(content.rstrip(b"\0"))
-    content[whole - 400] ^= 0x10  # what the database does not have yet
+    content[whole - 5_000] ^= 0x10  # not in the database yet, but synced
     file.write_bytes(content)
     run = subprocess.run(
         [PENSTOCK, "serve", "--config", gateway.file], capture_output=True, text=True, timeout=30, check=False

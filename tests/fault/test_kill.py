@@ -15,7 +15,7 @@ ROUNDS = 1_000 if LONG else 25
 def recovered(gateway):
     """How many reservations it found open at its start, as it says."""
     lines = gateway.await_log(message="recovered")
-    return lines[0]["reservations"]
+    return int(lines[0]["reservations"])
 
 
 def check_books(gateway, mock, before, load, where, knows_all=True):
