@@ -125,7 +125,11 @@ bool WaitingLine::leave(Id id) {
       lane.consumers.erase(name);
     }
   }
-  if (waiters_.empty()) last_start_.reset();
+  if (waiters_.empty()) {
+    // Nobody tells an empty line of settlements: what it knows of gates grows old.
+    open_all();
+    last_start_.reset();
+  }
   return true;
 }
 

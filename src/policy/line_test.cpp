@@ -167,6 +167,17 @@ TEST_F(Line, ASettlementOpensOnlyWhatASettlementCanOpen) {
   EXPECT_EQ(line_.next(now_), one);
 }
 
+// Settlements while nobody waits are told to nobody.
+TEST_F(Line, AnEmptyLineForgetsItsGates) {
+  const Id gone = enter({.own = {7}});
+  line_.block(gone, kProvider, gate(seconds{60}, true));
+  line_.block(gone, 7, gate(seconds{60}, true));
+  EXPECT_TRUE(line_.leave(gone));
+  EXPECT_FALSE(line_.has_early_gate());
+  const Id next = enter({.own = {7}});
+  EXPECT_EQ(line_.next(now_), next);
+}
+
 TEST_F(Line, NobodyIsChosenAfterLeavingOrExpiring) {
   const Id one = enter({.patience = seconds{1}});
   const Id two = enter({.patience = seconds{2}});

@@ -71,7 +71,7 @@ TEST_P(SharedStateContract, ARefusalTellsWhetherASettlementMayMakeRoom) {
   EXPECT_TRUE(refused({ids[2]}, {.tokens = 1}).opens_early);
   settle(spends, Ending::actual);
   EXPECT_FALSE(refused({ids[2]}, {.tokens = 1}).opens_early) << "nothing runs that could give tokens back";
-  settle(hold({ids[3]}, {}), Ending::actual, 0, CircuitOutcome::failure);
+  settle(hold({ids[3]}, {}), Ending::actual, 0, -1, CircuitOutcome::failure);
   EXPECT_FALSE(refused({ids[3]}, {}).opens_early) << "open";
   advance(1s);
   hold({ids[3]}, {});
