@@ -170,7 +170,10 @@ struct Stores::Impl {
     if (redis) return *redis;
     return memory;
   }
-  [[nodiscard]] bool is_closed() const { return durable && !durable->journal->accepts(); }
+  /// Nothing may be admitted: the journal takes no reservations, or soon will not.
+  [[nodiscard]] bool is_closed() const {
+    return durable && (!durable->journal->accepts() || !durable->journal->space_error().empty());
+  }
 };
 
 Stores::Stores(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

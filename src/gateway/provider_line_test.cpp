@@ -271,7 +271,7 @@ TEST_F(ProviderLineTest, WorkersWakeEachOther) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(left, 0);
   EXPECT_EQ(places.started, kThreads * kCalls);
-  EXPECT_EQ(places.most_in_flight, 3);
+  EXPECT_LE(places.most_in_flight, 3);
   EXPECT_EQ(places.most_asking, 1);
   EXPECT_TRUE(line_->empty());
   EXPECT_EQ(all_waiting_, 0U);
@@ -374,7 +374,7 @@ TEST_F(WaitTurnTest, StartsWhenASettlementMakesRoom) {
   EXPECT_EQ(asked_, 2);
   EXPECT_TRUE(line().empty());
   EXPECT_GT(made.waited, nanoseconds{0});
-  EXPECT_GE(attempt_.began, made.exchange.arrived.mono);
+  EXPECT_EQ(attempt_.began, made.now.mono);
 }
 
 // A budget that is used up while a call waits ends its wait at once: money is not waited for.

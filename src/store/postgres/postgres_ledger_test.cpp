@@ -90,8 +90,8 @@ TEST(PostgresLedgerTest, NoErrorTellsThePassword) {
 TEST(PostgresLedgerTest, AServerThatStandsStillIsGivenUp) {
   PostgresServer own;
   const std::string url = own.make_database();
-  PostgresLedger ledger(url, "a", milliseconds{300});
-  PostgresLedger late(url, "b", milliseconds{300});
+  PostgresLedger ledger(url, "a", milliseconds{1000});
+  PostgresLedger late(url, "b", milliseconds{1000});
   ASSERT_TRUE(ledger.open());
   ASSERT_TRUE(ledger.apply(one_attempt(1, kMonday)));
   EXPECT_EQ(*ledger.total_cost(), NanoUsd{10});

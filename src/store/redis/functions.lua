@@ -170,7 +170,8 @@ end
 -- ARGV: epoch, replica, mono, wall, estimate, tokens, lease, mode (0: ask; 1: adopt what was admitted without this
 -- server; 2: and its limits are published already), reserved at (wall, adopt only), then for each subject: concurrency (-1: none), is a provider, budgets,
 -- [id, limit, is hard, window start, end], limits, [id, amount, counts tokens, bucket length].
--- Reply: code, wall; DENIED: subject (from 0), 1 for a budget or 2 for limits, retry after (-1: never).
+-- Reply: code, wall; DENIED: subject (from 0), 1 for a budget or 2 for limits, retry after (-1: never), for limits
+-- 1 where a settlement may make room before that.
 local function reserve(keys, args)
   local meta = redis.call('HMGET', keys[1], 'epoch', 'learn')
   local mono, wall = clock(args)
@@ -261,21 +262,23 @@ local function reserve(keys, args)
 
   if not adopts then
     -- The longest wait, as MemoryState::refusal_of.
-    local longest, place = 0, 0
+    local longest, place, early = 0, 0, 0
+    local function wait_longer(subject, wait, opens_early)
+      if wait > longest then longest, place, early = wait, subject.place, opens_early and 1 or 0 end
+    end
     for _, subject in ipairs(subjects) do
-      local wait = math.max(0, subject.paused - mono)
+      wait_longer(subject, subject.paused - mono, false)
       if subject.concurrency >= 0 and subject.in_flight >= subject.concurrency then
-        wait = math.max(wait, CONCURRENCY_WAIT)
+        wait_longer(subject, CONCURRENCY_WAIT, true)
       end
       for _, limit in ipairs(subject.limits) do
         if limit.amount then
-          local needs = wait_for(limit.ring, limit.before, limit, limit.amount, limit.cost, limit.length, mono)
-          wait = math.max(wait, needs)
+          wait_longer(subject, wait_for(limit.ring, limit.before, limit, limit.amount, limit.cost, limit.length, mono),
+                      limit.tokens and subject.in_flight > 0)
         end
       end
-      if wait > longest then longest, place = wait, subject.place end
     end
-    if longest > 0 then return {DENIED, wall, place, 2, longest == math.huge and -1 or longest} end
+    if longest > 0 then return {DENIED, wall, place, 2, longest == math.huge and -1 or longest, early} end
   end
 
   local hold = {args[1], estimate, tokens, 0, #subjects}

@@ -175,6 +175,7 @@ struct Answer {
   WallTime wall{};
   std::size_t subject = 0;
   bool is_budget = false;
+  bool opens_early = false;
   nanoseconds retry_after{};
 };
 
@@ -962,6 +963,7 @@ Awaitable<Answer> RedisState::Impl::ask(std::shared_ptr<Own> own, std::string by
                          answer.wall = wall_time(element(reply, 1));
                          answer.subject = static_cast<std::size_t>(element(reply, 2));
                          answer.is_budget = element(reply, 3) == 1;
+                         answer.opens_early = answer.code == Code::denied && element(reply, 5) == 1;
                          const std::int64_t wait =
                              answer.code == Code::learning ? element(reply, 2) : element(reply, 4);
                          answer.retry_after = wait < 0 ? nanoseconds::max() : nanoseconds{microseconds{wait}};
@@ -1079,7 +1081,8 @@ Awaitable<std::expected<void, Refusal>> RedisState::reserve(ReservationRequest r
       Refusal refusal{
           .reason = answer.is_budget ? Reason::policy_budget_exceeded : Reason::policy_rate_limited,
           .subject = own->subjects[answer.subject % kMaxSubjects]->id,
-          .retry_after = answer.retry_after};
+          .retry_after = answer.retry_after,
+          .opens_early = answer.opens_early};
       if (answer.code == Code::denied) co_return std::unexpected(refusal);
       refusal.reason = Reason::policy_state_unavailable;
       refusal.subject = request.subjects.front();
