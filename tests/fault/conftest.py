@@ -3,6 +3,8 @@
 import pytest
 from faults import Clock, build_machine
 from harness import start_mock, stop_mock
+from postgres_server import PostgresServer
+from redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,32 @@ def machine(tmp_path_factory):
 @pytest.fixture
 def clock(tmp_path):
     return Clock(tmp_path / "clock")
+
+
+class Database:
+    """A database of its own in a PostgreSQL of its own."""
+
+    def __init__(self, server):
+        self.url = server.make_database()
+        self.start, self.stop, self.pause, self.resume = (
+            server.start,
+            server.stop,
+            server.pause,
+            server.resume,
+        )
+        self._server = server
+
+    def query(self, statement):
+        return self._server.query(self.url, statement)
+
+
+@pytest.fixture
+def postgres():
+    with PostgresServer() as server:
+        yield Database(server)
+
+
+@pytest.fixture
+def redis(tmp_path):
+    with RedisServer(tmp_path) as server:
+        yield server

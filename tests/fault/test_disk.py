@@ -40,7 +40,9 @@ def test_power_failure(tmp_path, mock, machine, sync):
 
 def test_a_full_disk_refuses_before_it_loses(tmp_path, mock, machine):
     folder = tmp_path / "gateway"
-    gateway = start(folder, priced(mock, 1_000, ledger={"max_journal": "2MiB"}), machine=machine, fault="full:8")
+    gateway = start(
+        folder, priced(mock, 1_000, ledger={"max_journal": "2MiB"}), machine=machine, fault="full:8"
+    )
     load = Load([gateway.port], threads=4).start()
     until(lambda: load.refused.get("policy_state_unavailable", 0) > 10, seconds=60)
     until(lambda: gateway.health("/health/ready")["status"] == "closed")

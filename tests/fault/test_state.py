@@ -6,17 +6,9 @@ import time
 import pytest
 from faults import LONG, Load, priced, quiet, spent, start
 from harness import until
-from redis_server import RedisServer
 from tcp_proxy import TcpProxy
 
 OUTAGE_S = 30 if LONG else 3
-
-
-@pytest.fixture
-def redis(tmp_path):
-    server = RedisServer(tmp_path / "redis")
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_callers_mistakes_never_open_it(start_gateway, mock):
 
 
 def test_rate_limits_of_the_provider_never_open_it(start_gateway, mock):
-    gateway = start_gateway(configuration(mock, circuit(min_calls=2)))
+    gateway = start_gateway(configuration(mock, circuit(min_calls=2) | {"wait": {"default": "0s"}}))
     for _ in range(10):
         assert gateway.get("/p/mock/status/429").status_code == 429
     assert state(gateway) == 0

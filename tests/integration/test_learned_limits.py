@@ -3,10 +3,16 @@
 import threading
 import time
 
+import harness
 import pytest
-from harness import configuration, in_parallel, until, upstream
+from harness import in_parallel, until, upstream
 
 STYLES = ["openai", "anthropic", "github"]
+
+
+def configuration(mock, provider=None, **top):
+    """The usual one, where nobody waits: these tests are about what is refused."""
+    return harness.configuration(mock, {"wait": {"default": "0s"}} | (provider or {}), **top)
 
 
 class Callers:
