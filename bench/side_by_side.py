@@ -331,7 +331,7 @@ def cold_start_ms(upstream, options):
 
 
 def redis(options):
-    """Set up as docs/redis.md asks for hard budgets; on the load generator's core, as another machine's would be."""
+    """Set up as docs/state.md asks for hard budgets; on the load generator's core, as another machine's would be."""
     options.redis_port = free_port()
     data = OUT / "data-redis"
     shutil.rmtree(data, ignore_errors=True)
@@ -370,7 +370,7 @@ def arguments():
     options.levels = sorted(int(level) for level in options.levels.split(","))
     options.targets = [name for name in options.targets.split(",") if name]
     if not options.targets:
-        options.targets = ["nginx", "haproxy", "penstock", "penstock+none"]
+        options.targets = ["nginx", "haproxy", "penstock", "penstock+none", "penstock+redis"]
         if (HERE / "npm/portkey/node_modules").is_dir():
             options.targets.append("portkey")
     options.penstock, options.bench = options.build / "bin/penstock", options.build / "bin/penstock_bench"

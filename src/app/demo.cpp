@@ -3,6 +3,9 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <stdexcept>
 #include <thread>
 
 #include <boost/asio/connect.hpp>
@@ -42,12 +45,35 @@ class Mock {
   std::thread thread_;
 };
 
-std::string demo_config(std::uint16_t port, const std::string& mock, bool log_calls) {
+/// Where the demo's ledger lives: made and removed with it.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string name = (std::filesystem::temp_directory_path() / "penstock-demo-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
+    path_ = name;
+  }
+  ~TemporaryDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  [[nodiscard]] std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::string demo_config(std::uint16_t port, const std::string& mock, const std::string& data,
+                        bool log_calls) {
   const auto hash = [](const char* key) { return config::format_hash(config::hash_key(key)); };
   return "listen: {address: \"127.0.0.1:" + std::to_string(port) + R"("}
 log: {level: info, calls: )" +
          (log_calls ? "all" : "none") + R"(}
 inbound: {limit: 300/minute}
+ledger: {directory: ")" +
+         data + R"("}
 providers:
   llm:  # answers like OpenAI, streams included
     base_url: )" +
@@ -158,8 +184,9 @@ class Traffic {
 int run_demo(const DemoOptions& options) {
   block_signals();
   const Mock mock;
-  auto config = config::parse_config(demo_config(options.port, mock.url(), options.log_calls), "demo",
-                                     config::real_sources());
+  const TemporaryDirectory data;
+  auto config = config::parse_config(demo_config(options.port, mock.url(), data.path(), options.log_calls),
+                                     "demo", config::real_sources());
   if (!config) {
     for (const config::Mistake& mistake : config.error())
       std::fprintf(stderr, "%s\n", config::to_string(mistake).c_str());
@@ -175,7 +202,7 @@ int run_demo(const DemoOptions& options) {
   }
   const std::string url = "http://127.0.0.1:" + std::to_string(process.port());
   std::printf(
-      "Penstock %s, demo. State lives in memory and is gone when this ends.\n\n"
+      "Penstock %s, demo. Its ledger is in %s and is gone when this ends.\n\n"
       "  gateway    %s\n"
       "  health     %s/health/providers\n"
       "  metrics    %s/metrics\n\n"
@@ -184,7 +211,8 @@ int run_demo(const DemoOptions& options) {
       "Try it:\n\n"
       "  curl -s -i '%s/p/geocoder/geocode?q=Paris' -H 'Authorization: Bearer %s'\n\n"
       "Ctrl-C stops.\n",
-      PENSTOCK_VERSION, url.c_str(), url.c_str(), url.c_str(), kAliceKey, kBobKey, url.c_str(), kAliceKey);
+      PENSTOCK_VERSION, data.path().c_str(), url.c_str(), url.c_str(), url.c_str(), kAliceKey, kBobKey,
+      url.c_str(), kAliceKey);
   std::fflush(stdout);
   std::optional<Traffic> traffic;
   if (!options.quiet) traffic.emplace(process.port());

@@ -171,7 +171,8 @@ struct Metrics {
         f(overhead);
     f(overrun), f(state_degraded), f(journal_sync), f(journal_unapplied), f(ledger_behind), f(journal_lost),
         f(build_info), f(unmetered), f(retries), f(reservations_expired);
-    f(connections), f(connections_opened), f(clock_suspect), f(log_lines_dropped), f(learned_limit), f(concurrency_limit);
+    f(connections), f(connections_opened), f(clock_suspect), f(log_lines_dropped), f(learned_limit),
+        f(concurrency_limit);
   }
 };
 
