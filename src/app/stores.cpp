@@ -96,6 +96,15 @@ Result<std::unique_ptr<Durable>> open_durable(const config::Config& config, std:
   return durable;
 }
 
+/// LedgerHistory counts what the database has, and brings this replica's journal there first.
+class NothingUnapplied final : public store::Unapplied {
+ public:
+  [[nodiscard]] store::Spent unapplied(store::SubjectKind, std::string_view,
+                                       policy::WindowSpan) const override {
+    return {};
+  }
+};
+
 /// Deletes what is past its retention, on a thread of its own: it may take a while, and nothing waits for it.
 class Forgetter {
  public:
@@ -160,6 +169,7 @@ struct Stores::Impl {
   std::string database_kind;
   std::unique_ptr<Durable> durable;  // none: everything is in memory
   store::MemoryState memory;
+  NothingUnapplied nothing_unapplied;
   std::unique_ptr<store::RedisState> redis;  // none: the state is in memory
   std::unique_ptr<store::JournaledState> journaled;
   store::MemoryCallerLimits caller_limits;
@@ -211,6 +221,7 @@ Result<std::unique_ptr<Stores>> Stores::open(const config::Config& config, std::
   }
   if (impl->durable) {
     impl->state().set_history(impl->durable->history.get());
+    if (impl->redis) impl->redis->set_unapplied(&impl->nothing_unapplied);
     store::JournaledState::ReserveNow at_once;
     if (!impl->redis)
       at_once = [&memory = impl->memory](const store::ReservationRequest& request) {

@@ -24,11 +24,12 @@ class JournalLedger final : public Ledger {
 };
 
 /// What the database tells, brought up to date first: a budget that is new begins with all that was reserved
-/// before. Reads again only after new reservations, so that a reload with many new budgets waits once.
+/// before; one that cannot be brought up to date in time counts as used up. Reads again only after new
+/// reservations, so that a reload with many new budgets waits once.
 class LedgerHistory final : public History {
  public:
   LedgerHistory(const Journal& journal, LedgerWriter& writer, const LedgerDatabase& database,
-                nanoseconds wait = seconds{2})
+                nanoseconds wait = seconds{10})
       : journal_(journal), writer_(writer), database_(database), wait_(wait) {}
 
   [[nodiscard]] Spent spent(SubjectKind kind, std::string_view name, policy::WindowSpan span) const override;
@@ -36,7 +37,8 @@ class LedgerHistory final : public History {
                                              nanoseconds step) const override;
 
  private:
-  void refresh() const;
+  /// The database has all that was reserved.
+  [[nodiscard]] bool is_whole() const;
 
   const Journal& journal_;
   LedgerWriter& writer_;
@@ -44,6 +46,7 @@ class LedgerHistory final : public History {
   nanoseconds wait_;
   mutable std::mutex mutex_;
   mutable std::uint64_t known_reserves_ = 0;
+  mutable bool was_whole_ = true;
 };
 
 }  // namespace penstock::store
