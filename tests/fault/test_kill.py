@@ -66,7 +66,7 @@ def test_kill_at_random_instants(tmp_path, mock):
         time.sleep(rng.uniform(0.002, 0.12))  # the instant of the kill: not a wait for something
         kill(gateway)
         load.stop()
-        quiet(mock)
+        quiet(mock, "dead")
         totals["calls"] += load.answered
         totals["rounds that met the budget"] += load.refused.get("policy_budget_exceeded", 0) > 0
     print(f"\n{ROUNDS} rounds of kill -9, seed {random_seed}: {totals}, billed {mock.billed()} nano-dollars")
@@ -84,7 +84,7 @@ def test_kill_at_every_journal_write(tmp_path, mock, machine, fault):
     config = priced(mock, 1_000)
     last = None  # the load of the last life that began, unchecked so far
     knows_all = True
-    for number in range(1, 200 if LONG else 12):
+    for number in range(1, 200 if LONG else 24):
         try:
             gateway = start(folder, config, machine=machine, fault=f"{fault}:{number}")
         except AssertionError:
@@ -97,7 +97,7 @@ def test_kill_at_every_journal_write(tmp_path, mock, machine, fault):
         gateway.process.wait(timeout=30)
         kill(gateway)
         last.stop()
-        quiet(mock)
+        quiet(mock, "dead")
     gateway = start(folder, config)
     assert last is not None, "no life got as far as serving"
     opened += check_books(gateway, mock, before, last, f"after {fault}", knows_all)

@@ -21,6 +21,8 @@ class Replicas:
         self.folder, self.config, self.rng = folder, config, rng
         self.gateways = [start(folder / f"replica-{n}", config) for n in range(REPLICAS)]
         self.ports = [gateway.port for gateway in self.gateways]
+        for gateway in self.gateways:
+            until(lambda one=gateway: one.health("/health/redis")["status"] == "ok", seconds=30)
         self.kills = 0
         self.recovered = 0
         self._stop = threading.Event()

@@ -24,7 +24,7 @@ def errors_of(tmp_path, files):
         ("config/a.cpp", "http/server.hpp"),
         ("http/a.hpp", "policy/limit.hpp"),
         ("store/a.hpp", "store/memory/state.hpp"),
-        ("store/redis/a.cpp", "store/memory/state.hpp"),
+        ("store/redis/a.cpp", "store/sqlite/state.hpp"),
         ("store/memory/a.cpp", "config/config.hpp"),
         ("gateway/phases/a.cpp", "store/memory/state.hpp"),
         ("gateway/a.cpp", "control/api.hpp"),
