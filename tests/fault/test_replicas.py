@@ -11,6 +11,7 @@ from faults import ESTIMATE, LONG, Load, kill, priced, quiet, seed, spent, start
 from harness import PENSTOCK, until
 
 REPLICAS = 4
+THREADS = 16
 CALLS = 20_000 if LONG else 1_200
 
 
@@ -37,7 +38,7 @@ class Replicas:
         assert not self._thread.is_alive()
 
     def _kill(self):
-        while not self._stop.wait(self.rng.uniform(0.1, 1.0)):
+        while not self._stop.wait(self.rng.uniform(0.05, 0.4)):
             self.kill_one(self.rng.randrange(REPLICAS))
 
     def kill_one(self, number):
@@ -105,9 +106,11 @@ def check_books(replicas, mock, postgres, limit, load, where, forgot=False):
     assert forgot or settled <= limit, where
     kept = known + sum(cost for _, cost in unknown)
     assert kept <= limit, where
-    assert settled >= kept if forgot else settled == kept, (
-        f"{where}: state {settled}, ledger {known} + {unknown}"
-    )
+    # A killed replica may have been granted what it had not written down yet, so that it never left: the state counts it
+    # as spent when its lease ends, the ledger does not know it.
+    ghosts = 0 if forgot else replicas.kills * THREADS * ESTIMATE
+    assert kept <= settled, f"{where}: state {settled}, ledger {known} + {unknown}"
+    assert forgot or settled <= kept + ghosts, f"{where}: state {settled}, ledger {known} + {unknown}"
     # What nobody knows: each was billed with 0 to its estimate.
     assert known <= billed <= known + sum(estimate for estimate, _ in unknown), where
     assert load.cost <= settled
@@ -124,7 +127,7 @@ def check_books(replicas, mock, postgres, limit, load, where, forgot=False):
                 "verify",
                 "--config",
                 gateway.file,
-                *([] if forgot else ["--url", gateway.url]),
+                *([] if settled > kept else ["--url", gateway.url]),
             ],
             capture_output=True,
             text=True,
@@ -136,13 +139,13 @@ def check_books(replicas, mock, postgres, limit, load, where, forgot=False):
 
 
 def run_load(replicas, calls, random_seed, during=None):
-    load = SharedLoad(replicas, threads=16, random_seed=random_seed).start()
+    load = SharedLoad(replicas, threads=THREADS, random_seed=random_seed).start()
     replicas.begin_to_kill()
     done = lambda: load.answered + load.unanswered + sum(load.refused.values())  # noqa: E731
     if during:
         until(lambda: done() >= calls // 2, seconds=600)
         during()
-    until(lambda: done() >= calls, seconds=1_200)
+    until(lambda: done() >= calls and replicas.kills >= 3, seconds=1_200)
     replicas.end_killing()
     return load.stop()
 
@@ -150,7 +153,7 @@ def run_load(replicas, calls, random_seed, during=None):
 @pytest.mark.timeout(3600 if LONG else 300)
 def test_random_kills_never_overspend(tmp_path, mock, redis, postgres):
     random_seed = seed()
-    limit = CALLS * ESTIMATE // 3  # is met on the way
+    limit = CALLS * ESTIMATE // 2  # is met on the way
     config = configured(mock, redis, postgres, limit / 10**9)
     replicas = Replicas(tmp_path, config, random.Random(random_seed))
     load = run_load(replicas, CALLS, random_seed)
