@@ -1,7 +1,7 @@
 """Fixtures of the fault tests. They share the mock provider and the gateway's driver with tests/integration."""
 
 import pytest
-from faults import Clock, build_machine
+from faults import Clock, build_machine, kill, started
 from harness import start_mock, stop_mock
 from postgres_server import PostgresServer
 from redis_server import RedisServer
@@ -18,6 +18,15 @@ def mock_process():
 def mock(mock_process):
     mock_process.admin("reset")
     return mock_process
+
+
+@pytest.fixture(autouse=True)
+def no_gateway_stays():
+    yield
+    while started:
+        gateway = started.pop()
+        if gateway.process.poll() is None:
+            kill(gateway)
 
 
 @pytest.fixture(scope="session")

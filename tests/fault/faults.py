@@ -169,7 +169,11 @@ def start(folder, config, machine=None, fault=None, clock=None, **options):
         env["MACHINE_FAULT"] = fault
     if clock:
         env["MACHINE_CLOCK"] = str(clock.file)
-    return Gateway(folder, config, env=env, **options)
+    started.append(Gateway(folder, config, env=env, **options))
+    return started[-1]
+
+
+started = []  # by the test that runs: what it leaves behind is ended after it
 
 
 def kill(gateway):
