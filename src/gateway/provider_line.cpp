@@ -236,8 +236,10 @@ void ProviderLine::Place::refused(const store::Refusal& refusal, MonotonicTime n
   line_->line_.block(waiter_->id, refusal.subject, gate);
   const bool is_everybodys = std::ranges::find(arrival_.own, refusal.subject) == arrival_.own.end();
   std::vector<Id> out;
+  store::Refusal told = refusal;
   if (!gate.opens_early) {
     // Who must start before it opens cannot: told now rather than at its deadline.
+    if (told.reason == Reason::policy_rate_limited) told.reason = Reason::policy_deadline_exceeded;
     if (is_everybodys)
       line_->line_.expire(gate.until, out);
     else if (arrival_.deadline <= gate.until && line_->line_.leave(waiter_->id))
@@ -246,7 +248,7 @@ void ProviderLine::Place::refused(const store::Refusal& refusal, MonotonicTime n
   if (is_everybodys && gate.reason == Reason::policy_circuit_open)
     for (const auto& [id, waiter] : line_->waiters_)
       if (!waiter->waits_for_circuit && line_->line_.leave(id)) out.push_back(id);
-  for (const Id id : out) line_->take_out(id, refusal, now, session);
+  for (const Id id : out) line_->take_out(id, told, now, session);
 }
 
 std::vector<std::shared_ptr<ProviderLine>> ProviderLines::declare(std::span<const Wanted> all,

@@ -86,6 +86,49 @@ TEST_F(ProviderLineTest, OneAtATimeHasTheTurn) {
   EXPECT_TRUE(has_turn(second));
 }
 
+// ... also where one comes meanwhile that would be next.
+TEST_F(ProviderLineTest, WhoComesWhileOneAsksDoesNotAskToo) {
+  Waiting& first = arrive(std::chrono::hours{2});
+  ASSERT_TRUE(has_turn(first));
+  Waiting& urgent = arrive(std::chrono::minutes{1});
+  EXPECT_FALSE(has_turn(urgent));
+  first.place.started(now_);
+  EXPECT_TRUE(has_turn(urgent));
+}
+
+// Whoever starts, leaves or makes room wakes the next: it sleeps until its deadline else.
+TEST_F(ProviderLineTest, TheNextIsWokenFromItsSleep) {
+  Waiting& first = arrive();
+  Waiting& second = arrive();
+  Waiting& third = arrive();
+  ASSERT_TRUE(has_turn(first));
+  int woken = 0;
+  const auto sleep = [&](Waiting& call) {
+    call.timer.expires_at(sleeps_until(call));
+    call.timer.async_wait([&](http::error_code) { ++woken; });
+  };
+  const auto woken_so_far = [&] {
+    io_.restart();
+    io_.poll();
+    return woken;
+  };
+  sleep(second);
+  sleep(third);
+  EXPECT_EQ(woken_so_far(), 0);
+  calls_.pop_front();  // hangs up while it asks
+  EXPECT_EQ(woken_so_far(), 1);
+  ASSERT_TRUE(has_turn(second));
+  second.place.refused(kBusy, now_);
+  sleep(second);
+  EXPECT_EQ(woken_so_far(), 1);
+  line_->settled(std::array{kProvider}, now_);
+  EXPECT_EQ(woken_so_far(), 2);
+  ASSERT_TRUE(has_turn(second));
+  second.place.started(now_);
+  EXPECT_EQ(woken_so_far(), 3);
+  EXPECT_TRUE(has_turn(third));
+}
+
 // The settlement that came between the state's answer and ours would else be lost, and the line asleep.
 TEST_F(ProviderLineTest, RoomMadeWhileOneAsksIsNotMissed) {
   Waiting& call = arrive();
@@ -149,7 +192,9 @@ TEST_F(ProviderLineTest, WhoCannotStartBeforeTheGateOpensIsToldAtOnce) {
   Refusal pause = kBusy;
   pause.opens_early = false;
   hurried.place.refused(pause, now_);
-  EXPECT_EQ(refusal_of(hurried).value().reason, Reason::policy_rate_limited);
+  const auto told = refusal_of(hurried);
+  EXPECT_EQ(told.value().reason, Reason::policy_deadline_exceeded);
+  EXPECT_EQ(told.value().retry_after, seconds{60});
   EXPECT_EQ(refusal_of(patient), std::nullopt);
 }
 

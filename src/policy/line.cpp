@@ -9,9 +9,12 @@ namespace {
 /// More than any wait that a configuration allows; keeps sums of waits far from overflow.
 constexpr nanoseconds kLongest = std::chrono::hours{24 * 365};
 
-nanoseconds periods(std::int64_t cost, const LimitSpec& limit) noexcept {
+/// How long a limit needs at least for `cost` to start. What starts when a gate opens starts at the beginning
+/// of a bucket (WindowLimit), and stays counted for one bucket more than the period.
+nanoseconds drain_time(std::int64_t cost, const LimitSpec& limit) noexcept {
   const std::int64_t whole = cost / std::max<std::int64_t>(limit.amount, 1);
-  return whole > kLongest / limit.period ? kLongest : whole * limit.period;
+  const nanoseconds window = limit.period + limit.period / WindowLimit::kBuckets;
+  return whole > kLongest / window ? kLongest : whole * window;
 }
 
 }  // namespace
@@ -305,8 +308,8 @@ nanoseconds WaitingLine::estimate(const Arrival& arrival, MonotonicTime now) con
   nanoseconds drain{};
   const auto waiting = static_cast<std::int64_t>(waiters_.size());
   for (const LimitSpec& limit : spec_.limits)
-    drain =
-        std::max(drain, periods(limit.unit == LimitUnit::calls ? ahead : tokens_ / waiting * ahead, limit));
+    drain = std::max(drain,
+                     drain_time(limit.unit == LimitUnit::calls ? ahead : tokens_ / waiting * ahead, limit));
   if (spec_.limits.empty()) drain = gap_ > kLongest / ahead ? kLongest : gap_ * ahead;
   return gates + drain;
 }

@@ -163,6 +163,9 @@ TEST_F(Line, ASettlementOpensOnlyWhatASettlementCanOpen) {
   line_.block(one, 7, gate(seconds{60}, false));
   line_.open(std::vector<Subject>{kProvider, 7});
   EXPECT_EQ(line_.next(now_), std::nullopt);
+  line_.block(one, kProvider, gate(seconds{60}, false));
+  line_.open(std::vector<Subject>{kProvider, 7});
+  EXPECT_EQ(line_.next_opening(), now_ + seconds{60}) << "the provider's gate";
   line_.open_all();  // a reload may have raised the limit
   EXPECT_EQ(line_.next(now_), one);
 }
@@ -263,14 +266,14 @@ TEST_F(Line, TheEstimateIsWhatTheLimitAllowsAtBest) {
   line_.block(first, kProvider, gate(seconds{50}));
   EXPECT_EQ(estimate({}), seconds{50});
   for (int i = 0; i < 59; ++i) enter({});
-  EXPECT_EQ(estimate({}), seconds{110}) << "60 ahead take one window";
+  EXPECT_EQ(estimate({}), seconds{50 + 61}) << "60 ahead take one window and its bucket";
   EXPECT_EQ(estimate({.consumer = 2}), seconds{50}) << "another consumer is next";
   EXPECT_EQ(estimate({.lane = WaitLane::interactive}), seconds{50});
   EXPECT_EQ(estimate({.patience = seconds{1}}), seconds{50}) << "an earlier deadline goes first";
   for (int i = 0; i < 120; ++i) enter({});
-  EXPECT_EQ(estimate({}), seconds{50 + 3 * 60});
+  EXPECT_EQ(estimate({}), seconds{50 + 3 * 61});
   line_.block(first, kProvider, gate(seconds{50}, true));
-  EXPECT_EQ(estimate({}), seconds{3 * 60}) << "nobody knows when a settlement opens it";
+  EXPECT_EQ(estimate({}), seconds{3 * 61}) << "nobody knows when a settlement opens it";
 }
 
 TEST_F(Line, WithoutLimitsTheEstimateIsByTheRateOfStarts) {
@@ -421,6 +424,7 @@ class Simulation {
       forget(id);
       ++expired_;
     }
+    for (const auto& [id, call] : calls_) ASSERT_GT(call.deadline, now_) << "Q1: call " << id;
     while (const auto id = line_.next(now_)) {
       const auto found = calls_.find(*id);
       ASSERT_NE(found, calls_.end()) << "Q6: one that has left is chosen";
