@@ -8,6 +8,8 @@ namespace {
 
 /// More than any wait that a configuration allows; keeps sums of waits far from overflow.
 constexpr nanoseconds kLongest = std::chrono::hours{24 * 365};
+/// Bounds what an estimate costs.
+constexpr std::size_t kMostCounted = 64;
 
 /// How long a limit needs at least for `cost` to start. What starts when a gate opens starts at the beginning
 /// of a bucket (WindowLimit), and stays counted for one bucket more than the period.
@@ -265,6 +267,16 @@ void WaitingLine::passed(WaitLane lane) noexcept {
   if (credit > 0) --credit;
 }
 
+/// How many have that deadline or an earlier one; zero where that would take long to count. Callers who say
+/// the same wait come in nearly the order of their deadlines: nearly, since workers read the clock by
+/// themselves.
+std::int64_t WaitingLine::earlier_in(const std::set<Place>& queue, MonotonicTime deadline) {
+  std::size_t later = 0;
+  for (auto place = queue.rbegin(); place != queue.rend() && place->deadline > deadline; ++place)
+    if (++later > kMostCounted) return 0;
+  return static_cast<std::int64_t>(queue.size() - later);
+}
+
 /// So many start before it at least, if all that wait are ready.
 std::int64_t WaitingLine::ahead_of(const Arrival& arrival) const {
   const auto number = static_cast<std::size_t>(arrival.lane);
@@ -279,8 +291,7 @@ std::int64_t WaitingLine::ahead_of(const Arrival& arrival) const {
     for (const auto& [own, each] : consumer->second.flows)
       others -= static_cast<std::int64_t>(each.queue.size());
     --consumers;
-    if (flow != consumer->second.flows.end() && flow->second.queue.rbegin()->deadline <= arrival.deadline)
-      before = static_cast<std::int64_t>(flow->second.queue.size());
+    if (flow != consumer->second.flows.end()) before = earlier_in(flow->second.queue, arrival.deadline);
   }
   // Whoever is new to a lane comes behind all its consumers.
   const bool is_new = consumer == lane.consumers.end();

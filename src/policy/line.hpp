@@ -159,6 +159,7 @@ class WaitingLine {
   void open_own(std::unordered_map<Subject, OwnGate>::iterator gate);
   void open_line() noexcept;
   [[nodiscard]] Lane* choose_lane() noexcept;
+  [[nodiscard]] static std::int64_t earlier_in(const std::set<Place>& queue, MonotonicTime deadline);
   [[nodiscard]] std::int64_t ahead_of(const Arrival& arrival) const;
 
   LineSpec spec_;
