@@ -62,7 +62,8 @@ struct Refusal {
   Reason reason = Reason::gateway_error;
   SubjectId subject = 0;      ///< the first that said no
   nanoseconds retry_after{};  ///< when it may fit; nanoseconds::max(): never
-  bool opens_early = false;   ///< a settlement may make room before that: concurrency, tokens, trials
+  bool opens_early = false;   ///< a settlement may make room before that: concurrency, tokens, trials;
+                              ///< told only where nothing else stands in the way
 };
 
 /// How a reservation ends.

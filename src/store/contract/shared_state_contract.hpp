@@ -71,6 +71,15 @@ TEST_P(SharedStateContract, ARefusalTellsWhetherASettlementMayMakeRoom) {
   EXPECT_TRUE(refused({ids[2]}, {.tokens = 1}).opens_early);
   settle(spends, Ending::actual);
   EXPECT_FALSE(refused({ids[2]}, {.tokens = 1}).opens_early) << "nothing runs that could give tokens back";
+  // What no settlement opens is told even where something else takes longer.
+  SubjectSpec both = with_limits(SubjectKind::team, "both", {calls(1, 10s), tokens(10, 1min)});
+  const auto team = declare({places, with_limits(SubjectKind::provider, "calls", {calls(1, 1min)}),
+                             with_limits(SubjectKind::provider, "tokens", {tokens(10, 1min)}), sick, both});
+  hold({team[4]}, {.tokens = 10});
+  const Refusal certain = refused({team[4]}, {.tokens = 1});
+  EXPECT_FALSE(certain.opens_early);
+  EXPECT_LE(certain.retry_after, 11s);
+  EXPECT_EQ(refused({team[4]}, {.tokens = 11}).retry_after, nanoseconds::max());
   settle(hold({ids[3]}, {}), Ending::actual, 0, -1, CircuitOutcome::failure);
   EXPECT_FALSE(refused({ids[3]}, {}).opens_early) << "open";
   advance(1s);

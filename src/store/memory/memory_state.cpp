@@ -298,8 +298,12 @@ std::optional<Refusal> MemoryState::refusal_of(const ReservationRequest& request
                        budget.wait_for(request.estimate, request.now.wall), false};
     }
   }
+  // ... of what no settlement opens, where there is some: before that nothing starts, whatever ends until
+  // then.
   const auto wait_longer = [&](SubjectId id, nanoseconds wait, bool opens_early) {
-    if (wait > nanoseconds::zero() && (!refusal || wait > refusal->retry_after))
+    if (wait <= nanoseconds::zero()) return;
+    opens_early = opens_early && wait != nanoseconds::max();
+    if (!refusal || (opens_early == refusal->opens_early ? wait > refusal->retry_after : !opens_early))
       refusal = Refusal{Reason::policy_rate_limited, id, wait, opens_early};
   };
   for (const SubjectId id : request.subjects) {

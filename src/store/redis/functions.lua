@@ -261,10 +261,14 @@ local function reserve(keys, args)
   if refusal then return refusal end
 
   if not adopts then
-    -- The longest wait, as MemoryState::refusal_of.
-    local longest, place, early = 0, 0, 0
+    -- The longest wait of what no settlement opens, else of the others, as MemoryState::refusal_of.
+    local longest, place, early = 0, 0, 1
     local function wait_longer(subject, wait, opens_early)
-      if wait > longest then longest, place, early = wait, subject.place, opens_early and 1 or 0 end
+      if wait <= 0 then return end
+      local its_early = opens_early and wait < math.huge and 1 or 0
+      if its_early < early or (its_early == early and wait > longest) then
+        longest, place, early = wait, subject.place, its_early
+      end
     end
     for _, subject in ipairs(subjects) do
       wait_longer(subject, subject.paused - mono, false)
