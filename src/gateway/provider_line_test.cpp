@@ -414,7 +414,11 @@ TEST_F(WaitTurnTest, StartsWhenASettlementMakesRoom) {
   for (int i = 0; i < 10; ++i) EXPECT_EQ(poll(), std::nullopt);
   EXPECT_EQ(asked_, 1);
   answer_ = {};
-  line().settled(std::array{attempt_.provider->subject}, std::chrono::steady_clock::now());
+  Attempt running;  // another call's, which ends now
+  running.provider = attempt_.provider;
+  running.endpoint = attempt_.endpoint;
+  running.status = 200;
+  settle(made, running, policy::CircuitBreaker::Outcome::success);
   EXPECT_EQ(poll(), Step::next);
   EXPECT_EQ(asked_, 2);
   EXPECT_TRUE(line().empty());
